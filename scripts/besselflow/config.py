@@ -1,0 +1,317 @@
+"""The configuration: every key, its unit, its default, and the messages for wrong ones."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from besselflow.errors import Problem, ProblemsError
+
+Method = Literal["interpolation", "spectral", "inr", "diffusion"]
+METHODS: tuple[str, ...] = get_args(Method)
+BASELINES = ("interpolation", "spectral")
+_NEEDS = {"spectral": (), "interpolation": (), "inr": ("spectral",), "diffusion": ("inr",)}
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A section that forbids unknown keys: a typo must not silently fall back to a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tiling(Section):
+    """How a sample is cut into work units and cluster jobs."""
+
+    tile: Positive = Field(
+        256, description="Lateral edge length of a work unit without its halo, in pixels."
+    )
+    halo: int = Field(
+        24,
+        ge=1,
+        description="Overlap of a work unit beyond its own area on each side, in pixels; "
+        "neighbours are blended over twice this length.",
+    )
+    shards: Positive = Field(
+        1,
+        description="Number of jobs per sample and stage that the work units (channel, time "
+        "point, tile) are divided among. Raise it for time series and large volumes on a cluster.",
+    )
+
+
+class Spectral(Section):
+    """The spectral Gaussian process."""
+
+    fit_pixels: Positive = Field(
+        128,
+        description="Edge length in pixels of the central lateral region on which the spectrum "
+        "is fitted by marginal likelihood; the posterior mean is computed for all pixels.",
+    )
+
+
+class Inr(Section):
+    """The implicit neural representation that is fitted to each sample."""
+
+    width: Positive = Field(128, description="Units per hidden layer.")
+    depth: Positive = Field(3, description="Number of hidden layers.")
+    features: Positive = Field(
+        128, description="Number of random Fourier features (each gives a sine and a cosine)."
+    )
+    bandwidth: Literal["auto"] | PositiveFloat = Field(
+        "auto",
+        description="Standard deviation of the feature frequencies in cycles per micrometre. "
+        "`auto` derives it from the correlation length and smoothness that the spectral Gaussian "
+        "process found in the same sample.",
+    )
+    steps: Positive = Field(3000, description="Optimiser steps.")
+    columns: Positive = Field(
+        128, description="Pixel columns (all slices of one pixel) per optimiser step."
+    )
+    learning_rate: PositiveFloat = Field(
+        1e-2, description="Peak learning rate of Adam; it decays to zero along a cosine."
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        30.0, description="Seconds between checkpoints, from which a rerun resumes."
+    )
+
+
+class Prior(Section):
+    """The conditional diffusion model and its training."""
+
+    channels: list[Positive] = Field(
+        [24, 48, 72],
+        min_length=2,
+        max_length=5,
+        description="Channels of the U-Net at each resolution; multiples of 8.",
+    )
+    steps: Positive = Field(1500, description="Optimiser steps.")
+    batch: Positive = Field(8, description="Slices per optimiser step.")
+    patch: Positive = Field(
+        64, description="Edge length of the training patches in pixels; a multiple of 16."
+    )
+    learning_rate: PositiveFloat = Field(
+        1e-3, description="Peak learning rate of AdamW; it decays to zero along a cosine."
+    )
+    phantoms: int = Field(
+        0,
+        ge=0,
+        description="Number of simulated phantoms (equal parts of vessels, neurons and cells) "
+        "to train on besides the `role: train` samples. Without any `train` sample, at least "
+        "6 are drawn.",
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        60.0, description="Seconds between checkpoints, from which a rerun resumes."
+    )
+
+    @field_validator("channels")
+    @classmethod
+    def _check_channels(cls, channels: list[int]) -> list[int]:
+        if any(number % 8 for number in channels):
+            raise ValueError("channels must be multiples of 8, such as [24, 48, 72]")
+        return channels
+
+    @field_validator("patch")
+    @classmethod
+    def _check_patch(cls, patch: int) -> int:
+        if patch % 16:
+            raise ValueError("patch must be a multiple of 16, such as 64")
+        return patch
+
+
+class Refine(Section):
+    """Guided sampling from the diffusion model."""
+
+    evaluations: Annotated[int, Field(ge=1, le=25)] = Field(
+        10, description="Network evaluations per slice and posterior sample."
+    )
+    samples: Positive = Field(
+        4,
+        description="Posterior samples per work unit; the result is their mean, and with two or "
+        "more their standard deviation is stored as the uncertainty.",
+    )
+    start_noise: PositiveFloat = Field(
+        0.3,
+        description="Noise level at which sampling starts from the INR, relative to the intensity "
+        "scale of the sample. Lower values stay closer to the INR.",
+    )
+
+
+class Evaluate(Section):
+    """Scores against ground truth."""
+
+    ssim_window: Annotated[int, Field(ge=3)] = Field(
+        7, description="Edge length of the SSIM window in pixels; odd."
+    )
+
+    @field_validator("ssim_window")
+    @classmethod
+    def _check_odd(cls, ssim_window: int) -> int:
+        if ssim_window % 2 == 0:
+            raise ValueError("ssim_window must be odd, such as 7")
+        return ssim_window
+
+
+class Report(Section):
+    """Pictures in the HTML reports."""
+
+    picture_pixels: Annotated[int, Field(ge=64, le=2048)] = Field(
+        320, description="Longest edge of one picture panel in the report, in pixels."
+    )
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    samples: str = Field(
+        "config/samples.tsv",
+        min_length=1,
+        description="Path of the sample sheet. Relative paths inside the sheet start from the "
+        "sheet's folder, or else from the working directory.",
+    )
+    results: str = Field(
+        "results", min_length=1, description="Folder that all results are written to."
+    )
+    seed: int = Field(
+        0, ge=0, description="Seed of everything random; equal seeds give equal results."
+    )
+    methods: list[Method] = Field(
+        list(METHODS),
+        min_length=1,
+        description="Methods to run and compare, any of "
+        + ", ".join(f"`{name}`" for name in METHODS)
+        + ". `inr` needs `spectral`, and `diffusion` needs `inr`.",
+    )
+    final: Method = Field(
+        "diffusion",
+        validate_default=True,
+        description="The method whose volume becomes `volume.ome.zarr`; one of `methods`.",
+    )
+    tiling: Tiling = Tiling()
+    spectral: Spectral = Spectral()
+    inr: Inr = Inr()
+    prior: Prior = Prior()
+    refine: Refine = Refine()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @field_validator("methods")
+    @classmethod
+    def _check_methods(cls, methods: list[str]) -> list[str]:
+        wrong = []
+        for method in dict.fromkeys(methods):
+            if methods.count(method) > 1:
+                wrong.append(f"`{method}` is listed {methods.count(method)} times; list it once")
+            wrong += [
+                f"`{method}` builds on `{needed}`; add `{needed}` to the list"
+                for needed in _NEEDS[method]
+                if needed not in methods
+            ]
+        if wrong:
+            raise ValueError(", and ".join(wrong))
+        return methods
+
+    @field_validator("final")
+    @classmethod
+    def _check_final(cls, final: str, info: ValidationInfo) -> str:
+        # Where the methods are wrong themselves, their own message comes first.
+        methods = info.data.get("methods", METHODS)
+        if final not in methods:
+            raise ValueError(
+                f"`{final}` is not among the methods; add it there or choose one of "
+                + ", ".join(methods)
+            )
+        return final
+
+
+def load_config(values: dict[str, Any], source: str = "config") -> Config:
+    """Validate configuration values and fill in the defaults.
+
+    Parameters
+    ----------
+    values : dict
+        Nested values as read from YAML and the command line.
+    source : str
+        Name of the file to blame in messages.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    ProblemsError
+        All wrong keys and values at once, unknown keys with a suggestion.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        found: dict[tuple, Problem] = {}
+        for item in error.errors():
+            location = _without_union_tags(item["loc"])
+            found.setdefault(location, _explain(item, location, source))
+        raise ProblemsError(list(found.values())) from None
+
+
+def _without_union_tags(location: tuple) -> tuple:
+    """Drop what pydantic adds where a key allows values of several types."""
+    model, kept = Config, []
+    for part in location:
+        if not isinstance(part, int) and model is None:
+            break
+        kept.append(part)
+        if not isinstance(part, int):
+            model = _section(model, part)
+    return tuple(kept)
+
+
+def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    entry = model.model_fields.get(key)
+    is_section = entry is not None and isinstance(entry.annotation, type)
+    return entry.annotation if is_section and issubclass(entry.annotation, BaseModel) else None
+
+
+def _explain(error: dict[str, Any], location: tuple, source: str) -> Problem:
+    key = ".".join(str(part) for part in location) or None
+    value = None if isinstance(error["input"], dict) else str(error["input"])
+    if error["type"] == "extra_forbidden":
+        known = _keys_beside(location)
+        close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        remedy = f'did you mean "{close[0]}"?' if close else f"known keys: {', '.join(known)}"
+        return Problem(source, "unknown key", remedy, column=key, value=value)
+    # Our own messages hold the remedy already.
+    if error["type"] == "value_error":
+        message, _, remedy = error["msg"].removeprefix("Value error, ").partition("; ")
+        remedy = remedy or "see config/README.md for this key"
+        return Problem(source, message, remedy, column=key, value=value)
+    remedy = "see config/README.md for this key"
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        close = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.5)
+        if close and location != ("inr", "bandwidth"):
+            remedy = f'did you mean "{close[0]}"?'
+    message = error["msg"]
+    if error["type"] == "model_type":
+        message = "it must be a section of keys and values"
+    elif location == ("inr", "bandwidth"):
+        message = "it must be `auto` or a positive number"
+    return Problem(source, message, remedy, column=key, value=value)
+
+
+def _keys_beside(location: tuple) -> list[str]:
+    """Return the keys that are known in the section of an unknown key."""
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

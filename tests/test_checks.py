@@ -1,0 +1,344 @@
+"""Checks of the samples' files: each broken file is named, and excludes its own sample only."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+import tifffile
+
+from besselflow.checks import check_samples, describe_rejections
+from besselflow.sample_sheet import COLUMNS, read_sheet
+
+HEADER = [column.name for column in COLUMNS]
+POSITIONS = np.arange(2.5, 20, 6)
+Z = 20
+
+
+def volume(seed, shape=(Z, 32, 36)):
+    return np.random.default_rng(seed).integers(90, 4000, shape).astype(np.uint16)
+
+
+def write_tiff(path, data, **options):
+    options.setdefault("metadata", {"axes": "TCZYX"[-data.ndim :]})
+    tifffile.imwrite(path, data, photometric="minisblack", **options)
+
+
+class Lab:
+    """A folder with one good test sample and one good train sample, to be spoilt by the tests."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        write_tiff(folder / "a.tif", volume(0, (3, 32, 36)))
+        self.write_stage(POSITIONS)
+        write_tiff(folder / "a_truth.tif", volume(1))
+        write_tiff(folder / "t.tif", volume(2))
+        self.test = {
+            "sample": "a",
+            "acquisition": "a.tif",
+            "stage_positions": "a.csv",
+            "beam_profile": "box:6um",
+            "voxel_size_z_um": "1",
+            "voxel_size_y_um": "0.5",
+            "voxel_size_x_um": "0.5",
+            "ground_truth": "a_truth.tif",
+            "role": "test",
+        }
+        self.train = self.test | {
+            "sample": "t",
+            "acquisition": "",
+            "stage_positions": "",
+            "beam_profile": "",
+            "ground_truth": "t.tif",
+            "role": "train",
+        }
+
+    def write_stage(self, positions, name="a.csv"):
+        rows = [f"{i},{z:g}" for i, z in enumerate(positions)]
+        (self.folder / name).write_text("\n".join(["projection,z_um", *rows]))
+
+    def check(self, *rows):
+        lines = ["\t".join(row.get(name, "") for name in HEADER) for row in rows]
+        path = self.folder / "samples.tsv"
+        path.write_text("\n".join(["\t".join(HEADER), *lines]))
+        return check_samples(read_sheet(path))
+
+    def problem(self, **cells):
+        """Return the only problem of the test sample, after a good copy of it in the sheet."""
+        good = self.test | {
+            "sample": "good",
+            "acquisition": "good.tif",
+            "stage_positions": "good.csv",
+            "ground_truth": "good_truth.tif",
+        }
+        write_tiff(self.folder / "good.tif", volume(5, (3, 32, 36)))
+        write_tiff(self.folder / "good_truth.tif", volume(6))
+        self.write_stage(POSITIONS, "good.csv")
+        checked = self.check(good, self.test | cells, self.train)
+        assert [sample.name for sample in checked.tests] == ["good"]
+        assert [sample.name for sample in checked.trains] == ["t"]
+        assert set(checked.rejected) == {"a"}
+        (problem,) = checked.rejected["a"]
+        assert problem.row == 3
+        assert problem.sample == "a"
+        assert problem.remedy
+        return problem
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return Lab(tmp_path)
+
+
+def test_good_samples_pass(lab):
+    checked = lab.check(lab.test, lab.train)
+    assert checked.rejected == {}
+    assert [sample.name for sample in checked.tests] == ["a"]
+    assert [sample.name for sample in checked.trains] == ["t"]
+    assert describe_rejections(checked) == (
+        "2 of 2 samples pass the checks: 1 to reconstruct, 1 to train on"
+    )
+
+
+def test_ground_truth_is_optional(lab):
+    assert len(lab.check(lab.test | {"ground_truth": ""}).tests) == 1
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (truncate, "truncated"),
+        (lambda path: path.write_text("not an image"), "not a readable TIFF"),
+        (lambda path: path.write_bytes(b""), "0 bytes"),
+        (lambda path: tifffile.imwrite(path, np.ones((3, 32, 36, 3), np.uint8)), "colour"),
+    ],
+    ids=["truncated", "text", "empty", "colour"],
+)
+@pytest.mark.parametrize("column", ["acquisition", "ground_truth"])
+def test_broken_images(lab, column, spoil, message):
+    path = lab.folder / lab.test[column]
+    spoil(path)
+    problem = lab.problem()
+    assert problem.column == column
+    assert problem.value == str(path)
+    assert message in problem.message
+    # The path is the value; it need not be repeated in the message.
+    assert str(path) not in problem.message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_permission_denied(lab):
+    (lab.folder / "a.tif").chmod(0)
+    assert "permission denied" in lab.problem().message
+
+
+def test_undecodable_plane(lab):
+    path = lab.folder / "a.tif"
+    write_tiff(path, volume(0, (3, 32, 36)), compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[2].dataoffsets[0], tif.pages[2].databytecounts[0]
+    raw = bytearray(path.read_bytes())
+    raw[offset : offset + count] = bytes(count)
+    path.write_bytes(raw)
+    problem = lab.problem()
+    assert "plane (t, c, z) = (0, 0, 2) can't be decoded" in problem.message
+
+
+def test_single_projection(lab):
+    write_tiff(lab.folder / "a.tif", volume(0, (32, 36)))
+    lab.write_stage([2.5])
+    problem = lab.problem()
+    assert (problem.column, problem.message) == ("acquisition", "the stack holds one projection")
+
+
+def test_projections_stored_as_time_points(lab):
+    write_tiff(lab.folder / "a.tif", volume(0, (3, 32, 36)), metadata={"axes": "TYX"})
+    found = lab.check(lab.test, lab.test | {"sample": "b", "ground_truth": ""}).rejected["b"]
+    assert "but 3 time points and 1 channels" in found[0].message
+    assert "along the axis Z" in found[0].remedy
+
+
+def test_small_images(lab):
+    write_tiff(lab.folder / "a.tif", volume(0, (3, 15, 36)))
+    problem = lab.problem(ground_truth="")
+    assert "15 x 36 pixels" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.full((3, 32, 36), 100, np.uint16), "constant (100 everywhere"),
+        (np.full((3, 32, 36), np.nan, np.float32), "100 % of the pixels"),
+    ],
+)
+def test_images_without_content(lab, data, message):
+    write_tiff(lab.folder / "a.tif", data)
+    problem = lab.problem()
+    assert problem.column == "acquisition"
+    assert message in problem.message
+
+
+def test_number_of_positions(lab):
+    lab.write_stage([2.5, 8.5])
+    problem = lab.problem()
+    assert problem.column == "stage_positions"
+    assert "2 positions, but the acquisition has 3 projections" in problem.message
+
+
+def test_stage_positions_missing_or_wrong(lab):
+    problem = lab.problem(stage_positions="")
+    assert problem.column == "stage_positions"
+    assert "projection,z_um" in problem.remedy
+    (lab.folder / "a.csv").write_text("projection,z_um\n0,2.5\n1,x\n2,14.5\n")
+    problem = lab.problem()
+    assert problem.message == 'line 3, column "z_um", value "x": not a finite number'
+
+
+def test_positions_in_millimetres_and_nanometres(lab):
+    lab.write_stage(POSITIONS / 1e3)
+    problem = lab.problem()
+    assert "look like millimetres" in problem.message
+    lab.write_stage(POSITIONS * 1e3)
+    assert "1000 times the length of the beam" in lab.problem(ground_truth="").message
+
+
+@pytest.mark.parametrize("positions", [[2.5, 8.5, 40], [-30, 2.5, 8.5]])
+def test_positions_outside_the_ground_truth(lab, positions):
+    lab.write_stage(positions)
+    problem = lab.problem()
+    assert problem.column == "stage_positions"
+    assert "1 of 3 projections" in problem.message
+    assert "20 slices reach from -0.5 to 19.5 um" in problem.message
+
+
+def test_position_at_the_edge_is_seen(lab):
+    lab.write_stage([-2, 8.5, 21])
+    assert len(lab.check(lab.test).tests) == 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("boks:6um", 'model "boks" is unknown'),
+        ("box:6mm", "unit must be micrometres"),
+        ("box:0.5um", "does not cover a slice"),
+        ("beam.csv", 'line 3, column "weight", value "-1"'),
+    ],
+)
+def test_wrong_beam(lab, profile, message):
+    (lab.folder / "beam.csv").write_text("dz_um,weight\n0,1\n1,-1\n")
+    problem = lab.problem(beam_profile=profile)
+    assert problem.column == "beam_profile"
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((Z, 32, 30), "X: 30 instead of 36"),
+        ((Z, 36, 32), "Y: 36 instead of 32, X: 32 instead of 36"),
+        ((2, Z, 32, 36), "C: 2 instead of 1"),
+    ],
+)
+def test_shape_of_the_ground_truth(lab, shape, message):
+    write_tiff(lab.folder / "a_truth.tif", volume(1, shape))
+    problem = lab.problem()
+    assert problem.column == "ground_truth"
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(("stated", "passes"), [(0.49, True), (0.51, True), (0.6, False)])
+def test_pixel_size_of_the_metadata(lab, stated, passes):
+    metadata = {
+        "axes": "ZYX",
+        "PhysicalSizeX": 1000 * stated,
+        "PhysicalSizeXUnit": "nm",
+        "PhysicalSizeY": 0.5,
+    }
+    write_tiff(lab.folder / "a.tif", volume(0, (3, 32, 36)), metadata=metadata, ome=True)
+    if passes:
+        assert len(lab.check(lab.test).tests) == 1
+        return
+    problem = lab.problem()
+    assert (problem.column, problem.value) == ("voxel_size_x_um", "0.5")
+    assert "state 0.6 um" in problem.message
+
+
+def test_small_training_volume(lab):
+    write_tiff(lab.folder / "t.tif", volume(2, (15, 32, 36)))
+    (problem,) = lab.check(lab.test, lab.train).rejected["t"]
+    assert "15 x 32 x 36 voxels" in problem.message
+    assert "16 x 32 x 32" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"bigtiff": True, "byteorder": ">"}], ids=str
+)
+def test_training_on_a_copy_of_the_tested_voxels(lab, options):
+    write_tiff(lab.folder / "t.tif", volume(1), **options)
+    checked = lab.check(lab.test, lab.train)
+    (problem,) = checked.rejected["t"]
+    assert (problem.column, problem.row) == ("ground_truth", 3)
+    assert 'voxels equal the ground truth of the test sample "a"' in problem.message
+    assert [sample.name for sample in checked.tests] == ["a"]
+    assert checked.trains == ()
+
+
+def test_copy_in_another_type_is_found(lab):
+    write_tiff(lab.folder / "t.tif", volume(1).astype(np.float32))
+    assert set(lab.check(lab.test, lab.train).rejected) == {"t"}
+
+
+def test_copy_of_a_left_out_sample_is_found(lab):
+    write_tiff(lab.folder / "t.tif", volume(1))
+    truncate(lab.folder / "a.tif")
+    assert set(lab.check(lab.test, lab.train).rejected) == {"a", "t"}
+
+
+def test_almost_equal_volumes_pass(lab):
+    almost = volume(1)
+    almost[0, 0, 0] += 1
+    write_tiff(lab.folder / "t.tif", almost)
+    assert lab.check(lab.test, lab.train).rejected == {}
+
+
+def test_training_on_a_link_to_the_tested_file(lab):
+    (lab.folder / "t.tif").unlink()
+    (lab.folder / "t.tif").symlink_to("a_truth.tif")
+    checked = lab.check(lab.test, lab.train)
+    (problem,) = checked.rejected["t"]
+    assert "the same file is the ground_truth" in problem.message
+
+
+def test_everything_wrong_with_a_sample_at_once(lab):
+    truncate(lab.folder / "a.tif")
+    write_tiff(lab.folder / "a_truth.tif", np.zeros((Z, 32, 36), np.uint16))
+    (lab.folder / "a.csv").write_text("projection,z\n")
+    checked = lab.check(lab.test | {"beam_profile": "boks:6um"}, lab.test | {"role": ""})
+    found = [problem.column for problem in checked.rejected["a"]]
+    # Names are doubled as well, so that the files are not even looked at.
+    assert found == ["sample", "sample", "role"]
+    checked = lab.check(lab.test | {"beam_profile": "boks:6um"})
+    assert [problem.column for problem in checked.rejected["a"]] == [
+        "acquisition",
+        "stage_positions",
+        "beam_profile",
+        "ground_truth",
+    ]
+
+
+def test_description_for_the_terminal(lab):
+    truncate(lab.folder / "a.tif")
+    rows = [lab.test, lab.test | {"sample": ""}, lab.train]
+    text = describe_rejections(lab.check(*rows))
+    lines = text.splitlines()
+    assert lines[0] == 'sample "a" is left out:'
+    assert re.match(r'  - .*samples.tsv:2, column "acquisition", value ".*a.tif": trunc', lines[1])
+    assert lines[2] == "row 3 is left out:"
+    assert 'column "sample"' in lines[3]
+    assert lines[4] == "1 of 3 samples pass the checks: 0 to reconstruct, 1 to train on"
+    assert lines[5].startswith("nothing to reconstruct; correct the problems above in ")

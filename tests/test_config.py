@@ -1,0 +1,111 @@
+"""Wrong configurations are refused with all their mistakes, and with a remedy for each."""
+
+import pytest
+
+from besselflow.config import METHODS, Config, load_config
+from besselflow.errors import ProblemsError
+
+
+def problems_of(values):
+    with pytest.raises(ProblemsError) as caught:
+        load_config(values, "config.yaml")
+    return caught.value.problems
+
+
+def test_empty_configuration_is_the_default():
+    assert load_config({}) == Config()
+    assert load_config({}).methods == list(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "remedy"),
+    [
+        ({"sample": "a.tsv"}, "sample", 'did you mean "samples"?'),
+        ({"tilling": {}}, "tilling", 'did you mean "tiling"?'),
+        ({"inr": {"step": 3}}, "inr.step", 'did you mean "steps"?'),
+        ({"prior": {"chanels": [8, 8]}}, "prior.chanels", 'did you mean "channels"?'),
+        ({"refine": {"xyzzy": 3}}, "refine.xyzzy", "known keys: evaluations, samples, start_noise"),
+    ],
+)
+def test_unknown_keys_get_a_suggestion(values, key, remedy):
+    (problem,) = problems_of(values)
+    assert (problem.column, problem.message, problem.remedy) == (key, "unknown key", remedy)
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "message"),
+    [
+        ({"tiling": {"tile": "wide"}}, "tiling.tile", "valid integer"),
+        ({"tiling": {"tile": 0}}, "tiling.tile", "greater than 0"),
+        ({"tiling": {"halo": 1.5}}, "tiling.halo", "fractional"),
+        ({"inr": 3}, "inr", "section of keys"),
+        ({"inr": {"learning_rate": float("nan")}}, "inr.learning_rate", "finite"),
+        ({"inr": {"learning_rate": float("inf")}}, "inr.learning_rate", "finite"),
+        ({"inr": {"bandwidth": "aut"}}, "inr.bandwidth", "`auto` or a positive number"),
+        ({"inr": {"bandwidth": -1}}, "inr.bandwidth", "`auto` or a positive number"),
+        ({"prior": {"channels": [24]}}, "prior.channels", "at least 2"),
+        ({"prior": {"channels": [24, 50]}}, "prior.channels", "multiples of 8"),
+        ({"prior": {"patch": 60}}, "prior.patch", "multiple of 16"),
+        ({"evaluate": {"ssim_window": 8}}, "evaluate.ssim_window", "odd"),
+        ({"refine": {"evaluations": 26}}, "refine.evaluations", "less than or equal to 25"),
+        ({"methods": []}, "methods", "at least 1"),
+        ({"results": ""}, "results", "at least 1 character"),
+        ({"samples": None}, "samples", "valid string"),
+    ],
+)
+def test_wrong_values(values, key, message):
+    (problem,) = problems_of(values)
+    assert problem.column == key
+    assert message in problem.message
+    assert problem.file == "config.yaml"
+    assert problem.remedy
+
+
+def test_misspelt_method_gets_a_suggestion():
+    (problem,) = problems_of({"methods": ["interpolation", "spectrl"], "final": "interpolation"})
+    assert (problem.column, problem.value) == ("methods.1", "spectrl")
+    assert problem.remedy == 'did you mean "spectral"?'
+
+
+@pytest.mark.parametrize(
+    ("methods", "final", "key", "message"),
+    [
+        (["inr"], "inr", "methods", "`inr` builds on `spectral`"),
+        (["spectral", "diffusion"], "diffusion", "methods", "`diffusion` builds on `inr`"),
+        (["spectral", "spectral"], "spectral", "methods", "listed 2 times"),
+        (["spectral"], "inr", "final", "`inr` is not among the methods"),
+    ],
+)
+def test_methods_depend_on_each_other(methods, final, key, message):
+    (problem,) = problems_of({"methods": methods, "final": final})
+    assert problem.column == key
+    assert message in problem.message
+
+
+def test_default_final_must_be_run():
+    (problem,) = problems_of({"methods": ["interpolation"]})
+    assert (problem.column, problem.value) == ("final", "diffusion")
+    assert "choose one of interpolation" in problem.remedy
+
+
+def test_all_mistakes_are_listed_at_once():
+    found = problems_of(
+        {
+            "sed": 1,
+            "methods": ["inr"],
+            "inr": {"width": -1, "bandwidth": "no", "dept": 2},
+            "prior": {"patch": 7, "channels": [1, 2]},
+            "evaluate": {"ssim_window": 2},
+        }
+    )
+    assert {problem.column for problem in found} == {
+        "sed",
+        "methods",
+        "inr.width",
+        "inr.bandwidth",
+        "inr.dept",
+        "prior.patch",
+        "prior.channels",
+        "evaluate.ssim_window",
+    }
+    assert len(found) == 8

@@ -1,0 +1,305 @@
+"""The sample sheet: what is understood, and a message with a remedy for each mistake."""
+
+import os
+
+import pytest
+
+from besselflow.errors import ProblemsError
+from besselflow.sample_sheet import COLUMNS, RESERVED_NAMES, read_sheet
+
+HEADER = [column.name for column in COLUMNS]
+TEST = {
+    "sample": "a",
+    "acquisition": "a.tif",
+    "stage_positions": "a.csv",
+    "beam_profile": "box:6um",
+    "voxel_size_z_um": "1",
+    "voxel_size_y_um": "0.5",
+    "voxel_size_x_um": "0.4",
+    "ground_truth": "",
+    "role": "test",
+    "offset": "100",
+    "gain": "",
+}
+TRAIN = TEST | {
+    "sample": "t",
+    "acquisition": "",
+    "stage_positions": "",
+    "beam_profile": "",
+    "ground_truth": "t.tif",
+    "role": "train",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.tif", "a.csv", "a_truth.tif", "t.tif", "beam.csv"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def write(folder, *rows, header=None, encoding="utf-8", newline="\n"):
+    header = header or HEADER
+    lines = ["\t".join(header), *("\t".join(row.get(c, "") for c in header) for row in rows)]
+    path = folder / "samples.tsv"
+    path.write_bytes((newline.join(lines) + newline).encode(encoding))
+    return path
+
+
+def refusal(path):
+    with pytest.raises(ProblemsError) as caught:
+        read_sheet(path)
+    return caught.value.problems
+
+
+def test_good_sheet(folder):
+    sheet = read_sheet(write(folder, TEST | {"ground_truth": "a_truth.tif"}, TRAIN))
+    assert sheet.problems == ()
+    assert sheet.rejected == {}
+    (a,), (t,) = sheet.tests, sheet.trains
+    assert (a.name, a.row, a.role, a.beam_profile) == ("a", 2, "test", "box:6um")
+    assert a.acquisition == folder / "a.tif"
+    assert a.stage_positions == folder / "a.csv"
+    assert a.ground_truth == folder / "a_truth.tif"
+    assert a.voxel_size_um == (1, 0.5, 0.4)
+    assert (a.offset, a.gain, a.extra) == (100, None, {})
+    assert (t.acquisition, t.stage_positions, t.beam_profile) == (None, None, None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_marks_and_line_ends(folder, encoding, newline):
+    path = write(folder, TEST, encoding=encoding, newline=newline)
+    assert [sample.name for sample in read_sheet(path).samples] == ["a"]
+
+
+def test_comments_and_blank_lines_keep_the_row_numbers(folder):
+    path = write(folder, TEST)
+    header, row = path.read_text().splitlines()
+    path.write_text(f"# facility\n\n{header}\n# {row}\n\t\t\n{row}\n")
+    assert read_sheet(path).samples[0].row == 6
+
+
+def test_further_columns_are_kept(folder):
+    path = write(folder, TEST | {"mouse line": "Thy1"}, header=[*HEADER, "mouse line"])
+    assert read_sheet(path).samples[0].extra == {"mouse line": "Thy1"}
+
+
+def test_optional_columns_may_be_missing(folder):
+    (sample,) = read_sheet(write(folder, TEST, header=HEADER[:9])).samples
+    assert (sample.offset, sample.gain) == (None, None)
+
+
+def test_padding_and_quotes_of_spreadsheets(folder):
+    path = write(folder, TEST)
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header}\t\t\n{row.replace('a.tif', chr(34) + 'a.tif' + chr(34))}\t\t\n")
+    assert read_sheet(path).samples[0].acquisition == folder / "a.tif"
+
+
+def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("here.tif", "a.csv"):
+        (elsewhere / name).write_text("x")
+    monkeypatch.chdir(elsewhere)
+    row = TEST | {"acquisition": "here.tif", "beam_profile": "beam.csv"}
+    (sample,) = read_sheet(write(folder, row)).samples
+    assert sample.acquisition == elsewhere / "here.tif"
+    assert sample.stage_positions == folder / "a.csv"
+    assert sample.beam_profile == str(folder / "beam.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message", "remedy"),
+    [
+        ("sample", "", "no name", "unique name"),
+        ("sample", "a b", "folder name", 'such as "a-b"'),
+        ("sample", "../a", "folder name", 'such as "a"'),
+        ("sample", "-a", "folder name", "beginning with a letter"),
+        ("sample", "mäuschen", "folder name", "letters, digits"),
+        ("sample", "x" * 101, "101 characters", "at most 100"),
+        *[("sample", name, "reserved", "other than") for name in RESERVED_NAMES],
+        ("role", "", "missing", "write test or train"),
+        ("role", "Test", "unknown role", 'did you mean "test"?'),
+        ("role", "trian", "unknown role", 'did you mean "train"?'),
+        ("role", "xyz", "unknown role", "write test or train"),
+        ("voxel_size_z_um", "", "missing", "micrometres"),
+        ("voxel_size_z_um", "one", "not a finite number", "such as 0.5"),
+        ("voxel_size_z_um", "nan", "not a finite number", "such as 0.5"),
+        ("voxel_size_y_um", "inf", "not a finite number", "such as 0.5"),
+        ("voxel_size_y_um", "1e999", "not a finite number", "such as 0.5"),
+        ("voxel_size_y_um", "0", "not positive", "micrometres"),
+        ("voxel_size_y_um", "-0.5", "not positive", "micrometres"),
+        ("voxel_size_x_um", "0,5", "decimal comma", '"0.5"'),
+        ("voxel_size_x_um", "0.5um", "unit", 'micrometres: "0.5"'),
+        ("voxel_size_x_um", "500 nm", "unit", 'micrometres: "0.5"'),
+        ("voxel_size_x_um", "0,5 µm", "unit", 'micrometres: "0.5"'),
+        ("voxel_size_x_um", "5 px", "unit", "the number alone"),
+        ("voxel_size_x_um", "500", "looks like nanometres", '"0.5"'),
+        ("voxel_size_x_um", "0.0005", "looks like millimetres", '"0.5"'),
+        ("voxel_size_x_um", "5e-7", "looks like metres", '"0.5"'),
+        ("offset", "dark", "not a finite number", "in counts"),
+        ("offset", "1,5", "decimal comma", '"1.5"'),
+        ("gain", "0", "not positive", "counts per photon"),
+        ("gain", "-2", "not positive", "leave the cell empty"),
+        ("gain", "2 e/ADU", "not a finite number", "counts per photon"),
+        ("acquisition", "", "a test sample needs it", "path of the file"),
+        ("acquisition", "b.tif", "no such file", "folder of the sheet"),
+        ("acquisition", ".", "folder", "path of a file"),
+        ("stage_positions", "b.csv", "no such file", "correct the path"),
+        ("ground_truth", "b.tif", "no such file", "correct the path"),
+        ("beam_profile", "", "a test sample needs it", "box:6um"),
+        ("beam_profile", "b.csv", "neither a model nor an existing file", "box:6um"),
+    ],
+)
+def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy):
+    good = TEST | {"sample": "good"}
+    sheet = read_sheet(write(folder, good, TEST | {column: value}))
+    (problem,) = sheet.problems
+    assert (problem.row, problem.column, problem.value) == (3, column, value)
+    assert message in problem.message
+    assert remedy in problem.remedy
+    assert problem.file == str(folder / "samples.tsv")
+    name = value if column == "sample" else "a"
+    assert problem.sample == (name or None)
+    assert list(sheet.rejected) == [name or "row 3"]
+    assert [sample.name for sample in sheet.samples] == ["good"]
+
+
+def test_negative_offset_is_fine(folder):
+    assert read_sheet(write(folder, TEST | {"offset": "-3.5"})).samples[0].offset == -3.5
+
+
+def test_train_sample_needs_its_ground_truth(folder):
+    (problem,) = read_sheet(write(folder, TEST, TRAIN | {"ground_truth": ""})).problems
+    assert (problem.row, problem.column, problem.sample) == (3, "ground_truth", "t")
+    assert "train sample needs it" in problem.message
+
+
+@pytest.mark.parametrize(("other", "message"), [("a", "row 4"), ("A", "apart from capitals")])
+def test_duplicate_names_exclude_all_their_rows(folder, other, message):
+    sheet = read_sheet(write(folder, TEST, TEST | {"sample": "b"}, TEST | {"sample": other}))
+    assert [problem.row for problem in sheet.problems] == [2, 4]
+    assert message in sheet.problems[0].message
+    assert "row 2" in sheet.problems[1].message
+    assert set(sheet.rejected) == {"a", other}
+    assert [sample.name for sample in sheet.samples] == ["b"]
+
+
+def test_all_problems_of_all_rows_at_once(folder):
+    bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_z_um": ""}
+    sheet = read_sheet(write(folder, TEST, bad | {"sample": "b"}, bad | {"sample": "c"}))
+    assert {name: len(found) for name, found in sheet.rejected.items()} == {"b": 4, "c": 4}
+
+
+@pytest.mark.parametrize("column", ["ground_truth", "acquisition"])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link], ids=["same", "symlink", "hard link"])
+def test_training_on_a_tested_file_is_refused(folder, column, link):
+    test = TEST | {"ground_truth": "a_truth.tif"}
+    name = test[column]
+    if link is not None:
+        link(folder / name, folder / "linked.tif")
+        name = "linked.tif"
+    train = TRAIN | {"ground_truth": name}
+    sheet = read_sheet(write(folder, train, test, TRAIN | {"sample": "u"}))
+    (problem,) = sheet.problems
+    assert (problem.row, problem.column, problem.sample) == (2, "ground_truth", "t")
+    assert f'is the {column} of the test sample "a" (row 3)' in problem.message
+    assert "another sample" in problem.remedy
+    assert [sample.name for sample in sheet.samples] == ["a", "u"]
+
+
+def test_a_left_out_test_sample_still_is_no_training_data(folder):
+    test = TEST | {"ground_truth": "a_truth.tif", "gain": "x"}
+    train = TRAIN | {"ground_truth": "a_truth.tif"}
+    rejected = read_sheet(write(folder, test, train, TEST | {"sample": "b"})).rejected
+    assert set(rejected) == {"a", "t"}
+
+
+@pytest.mark.parametrize(
+    ("separator", "name"), [(";", "semicolons"), (",", "commas"), ("    ", "spaces"), ("|", "bars")]
+)
+def test_wrong_separator_is_named(folder, separator, name):
+    path = write(folder, TEST)
+    path.write_text(path.read_text().replace("\t", separator))
+    (problem,) = refusal(path)
+    assert name in problem.message
+    assert "tabs" in problem.remedy
+    assert problem.row == 1
+
+
+def test_wrong_separator_of_one_row(folder):
+    path = write(folder, TEST, TEST)
+    header, good, bad = path.read_text().splitlines()
+    path.write_text("\n".join([header, good, bad.replace("\t", ";")]))
+    (problem,) = refusal(path)
+    assert problem.row == 3
+    assert "the row has 1 cells, but the header has 11" in problem.message
+    assert "semicolons" in problem.remedy
+
+
+def test_columns_missing_doubled_and_misspelt(folder):
+    header = [*HEADER[1:8], "Role", "ofset", "acquisition", "", "x", "x", "y"]
+    found = {problem.column: problem for problem in refusal(write(folder, TEST, header=header))}
+    assert set(found) == {"sample", "acquisition", "role", "offset", None, "x"}
+    assert "missing" in found["sample"].message
+    assert "2 times" in found["acquisition"].message
+    assert 'by "Role"' in found["role"].remedy
+    assert 'by "ofset"' in found["offset"].remedy
+    assert "no name" in found[None].message
+
+
+def test_rows_of_wrong_length_are_listed_with_all_else(folder):
+    path = write(folder, TEST, TEST | {"sample": "b"}, TEST | {"sample": "c", "gain": "x"})
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].rpartition("\t")[0]
+    lines[2] += "\tmore"
+    path.write_text("\n".join(lines))
+    found = refusal(path)
+    assert [problem.row for problem in found] == [2, 3, 4]
+    assert "10 cells" in found[0].message
+    assert "12 cells" in found[1].message
+    assert found[2].column == "gain"
+
+
+def test_no_test_sample(folder):
+    (problem,) = refusal(write(folder, TRAIN, TRAIN | {"sample": "u"}))
+    assert "no test sample" in problem.message
+    assert problem.column == "role"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
+def test_empty_sheet(folder, text):
+    (folder / "samples.tsv").write_text(text)
+    (problem,) = refusal(folder / "samples.tsv")
+    assert "empty" in problem.message
+    assert "voxel_size_z_um" in problem.remedy
+
+
+def test_header_only(folder):
+    (problem,) = refusal(write(folder))
+    assert "no samples" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "row"),
+    [
+        ("sample\trole\n".encode("utf-16"), "UTF-16", None),
+        ("sample\trole\n".encode("utf-16-le"), "UTF-16", None),
+        ("sample\nm\xe4use\n".encode("latin-1"), "byte 0xe4 is not UTF-8", 2),
+        (b"PK\x03\x04 xlsx", "spreadsheet document", None),
+    ],
+)
+def test_not_utf8_text(folder, content, message, row):
+    (folder / "samples.tsv").write_bytes(content)
+    (problem,) = refusal(folder / "samples.tsv")
+    assert message in problem.message
+    assert "tab-separated text" in problem.remedy
+    assert problem.row == row
+
+
+def test_missing_sheet_and_folder(folder):
+    (problem,) = refusal(folder / "nowhere.tsv")
+    assert "--config samples=PATH" in problem.remedy
+    (problem,) = refusal(folder)
+    assert "folder" in problem.message
