@@ -1,0 +1,1 @@
+"""Reconstructions that need no training: linear interpolation and the spectral Gaussian process."""

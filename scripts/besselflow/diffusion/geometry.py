@@ -1,0 +1,103 @@
+"""The geometry that a prior is trained for: beam, step and voxels, without any sample's data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from besselflow.beam import AxialProfile
+from besselflow.fingerprint import fingerprint
+from besselflow.projection import AxialGrid, AxialProjection
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What simulated training acquisitions share with the acquisitions the prior is used on.
+
+    Attributes
+    ----------
+    profile_edges_um, profile_weights : tuple of float
+        Axial profile of the beam.
+    step_um : float
+        Median distance of neighbouring stage positions.
+    voxel_size_um : tuple of float
+        (z, y, x).
+    """
+
+    profile_edges_um: tuple[float, ...]
+    profile_weights: tuple[float, ...]
+    step_um: float
+    voxel_size_um: tuple[float, float, float]
+
+    @classmethod
+    def of(
+        cls,
+        profile: AxialProfile,
+        positions_um: np.ndarray,
+        voxel_size_um: tuple[float, float, float],
+    ) -> Geometry:
+        """Describe an acquisition, rounded so that equal set-ups compare equal."""
+        rounded = lambda values: tuple(float(f"{value:.4g}") for value in values)  # noqa: E731
+        return cls(
+            rounded(profile.edges_um),
+            rounded(profile.weights),
+            float(f"{np.median(np.diff(np.sort(positions_um))):.4g}"),
+            rounded(voxel_size_um),
+        )
+
+    @property
+    def key(self) -> str:
+        """Short identifier, safe as a file name."""
+        return fingerprint(asdict(self))[:12]
+
+    @property
+    def profile(self) -> AxialProfile:
+        """The axial profile."""
+        return AxialProfile(
+            np.array(self.profile_edges_um), np.array(self.profile_weights), "prior"
+        )
+
+    def acquisition_of(
+        self, n_slices: int, phase: float
+    ) -> tuple[np.ndarray, AxialGrid, AxialProjection]:
+        """Lay this geometry over a training volume.
+
+        Parameters
+        ----------
+        n_slices : int
+            Slices of the training volume.
+        phase : float
+            Where in the first step the first projection lies, 0 to 1.
+
+        Returns
+        -------
+        positions_um : numpy.ndarray, shape (P,)
+        grid : AxialGrid
+        operator : AxialProjection
+        """
+        spacing = self.voxel_size_um[0]
+        low, high = self.profile.support_um
+        last = (n_slices - 1) * spacing
+        margin = min(-low, last / 4), min(high, last / 4)
+        positions = np.arange(margin[0] - spacing / 2 + phase * self.step_um, last, self.step_um)
+        positions = positions[positions <= last + spacing / 2 - margin[1]]
+        if len(positions) < 2:
+            positions = np.array([last / 3, 2 * last / 3])
+        grid = AxialGrid(0.0, spacing, n_slices)
+        return positions, grid, AxialProjection.from_geometry(self.profile, positions, grid)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Geometry:
+        """Inverse of `as_dict`."""
+        return cls(
+            tuple(values["profile_edges_um"]),
+            tuple(values["profile_weights"]),
+            values["step_um"],
+            tuple(values["voxel_size_um"]),
+        )

@@ -1,0 +1,1 @@
+"""The implicit neural representation: a network from a coordinate to an intensity, per sample."""

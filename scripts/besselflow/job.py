@@ -1,0 +1,134 @@
+"""What every job of the workflow shares: its log, its progress lines, and how it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+CONTROLLER_VARIABLE = "BESSELFLOW_CONTROLLER_PID"
+logger = logging.getLogger("besselflow")
+
+
+@contextlib.contextmanager
+def job_log(log_path: Path | str, label: str) -> Iterator[None]:
+    """Send the library's messages to a log file and, labelled, to the terminal.
+
+    An exception leaves its traceback as the end of the log and its message on the terminal, and
+    ends the process with status 1.
+
+    Parameters
+    ----------
+    log_path : path
+        Log of this job; it is overwritten.
+    label : str
+        What the terminal lines start with: sample and stage.
+    """
+    Path(log_path).parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(logging.Formatter(f"[{label}] %(message)s"))
+    logging.captureWarnings(True)
+    warnings_logger = logging.getLogger("py.warnings")
+    logger.setLevel(logging.INFO)
+    for handler in (file, terminal):
+        logger.addHandler(handler)
+    warnings_logger.addHandler(file)
+    watch_controller()
+    try:
+        yield
+    except Exception as error:
+        file.acquire()
+        file.stream.write(traceback.format_exc())
+        file.flush()
+        file.release()
+        print(f"[{label}] failed: {error} (log: {log_path})", file=sys.stderr, flush=True)
+        sys.exit(1)
+    finally:
+        for handler in (file, terminal):
+            logger.removeHandler(handler)
+        warnings_logger.removeHandler(file)
+        file.close()
+
+
+def watch_controller(interval_s: float = 1.0) -> None:
+    """End this process soon after the one that controls it has died.
+
+    Without this, a job outlives a killed workflow and would write its output beside the job that
+    the rerun starts.
+
+    Parameters
+    ----------
+    interval_s : float
+        Seconds between two looks.
+    """
+    controller = os.environ.get(CONTROLLER_VARIABLE)
+    if not controller or int(controller) == os.getpid():
+        return
+
+    def look() -> None:
+        while True:
+            try:
+                os.kill(int(controller), 0)
+            except ProcessLookupError:
+                os._exit(1)
+            except PermissionError:
+                return
+            time.sleep(interval_s)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+class Progress:
+    """Reports how far a long loop is, at most every few seconds.
+
+    Parameters
+    ----------
+    what : str
+        What is going on, such as ``fit``.
+    total : int
+        Number of steps of the loop.
+    done : int
+        Steps that an earlier run has done.
+    every_s : float
+        Seconds between two lines.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0, every_s: float = 5.0):
+        self.what, self.total, self.first, self.every_s = what, total, done, every_s
+        self.start = self.last = time.monotonic()
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Report after `done` steps, if the last line is old enough or this is the last step."""
+        now = time.monotonic()
+        if now - self.last < self.every_s and done < self.total:
+            return
+        self.last = now
+        rate = (done - self.first) / max(now - self.start, 1e-9)
+        left = (self.total - done) / rate if rate > 0 else float("nan")
+        text = f"{self.what} {100 * done // self.total} % ({done}/{self.total})"
+        logger.info("%s%s, %.0f s left", text, f", {detail}" if detail else "", left)
+
+
+def run_script(snakemake, main: Callable[..., None], **arguments) -> None:
+    """Run the main function of a script with the log, label and threads of its job.
+
+    Parameters
+    ----------
+    snakemake : object
+        The object that the workflow hands to a script; its `log`, `rule` and `wildcards` are used.
+    main : callable
+        The work itself.
+    **arguments
+        Passed on to `main`.
+    """
+    where = " ".join(str(value) for value in snakemake.wildcards)
+    with job_log(snakemake.log[0], f"{where} {snakemake.rule}".strip()):
+        main(**arguments)
