@@ -1,0 +1,283 @@
+"""Drawings of the reports: curves, maps and distributions, for light and for dark pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_DPI = 150
+_LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a drawing.
+
+    Attributes
+    ----------
+    text, grid, face : str
+        Colours of text, of helper lines, and of the ground.
+    methods : dict
+        Method -> colour, distinguishable with colour-blindness (after Okabe and Ito, 2008).
+    """
+
+    text: str
+    grid: str
+    face: str
+    methods: dict[str, str]
+
+
+LIGHT = Theme(
+    text="#1b2430",
+    grid="#d5dbe3",
+    face="#ffffff",
+    methods={
+        "interpolation": "#6b7280",
+        "spectral": "#0072b2",
+        "variational": "#00795a",
+        "inr": "#b87800",
+        "microdiffusion": "#a8538a",
+        "diffusion": "#c44d00",
+    },
+)
+DARK = Theme(
+    text="#e6eaf0",
+    grid="#3a4452",
+    face="#161c25",
+    methods={
+        "interpolation": "#a3acb9",
+        "spectral": "#56b4e9",
+        "variational": "#2fc79a",
+        "inr": "#f0b429",
+        "microdiffusion": "#dd93c0",
+        "diffusion": "#ff8a4c",
+    },
+)
+
+
+@dataclass(frozen=True)
+class TrustMap:
+    """A map of how wrong, or how unsure, a volume is.
+
+    Attributes
+    ----------
+    title, colormap : str
+        What is shown, and in which matplotlib colour map.
+    xy : numpy.ndarray, shape (Y, X)
+        One slice.
+    xz : numpy.ndarray, shape (Z, X)
+        Mean along y.
+    """
+
+    title: str
+    colormap: str
+    xy: np.ndarray
+    xz: np.ndarray
+
+
+def draw_psnr_by_slice(
+    slices: pd.DataFrame, positions_um: np.ndarray, final: str, theme: Theme
+) -> Figure:
+    """Draw the PSNR of every method along z, with the positions of the projections.
+
+    Parameters
+    ----------
+    slices : pandas.DataFrame
+        Columns ``method z_um psnr seen``; times and channels are averaged.
+    positions_um : numpy.ndarray, shape (P,)
+        Stage positions.
+    final : str
+        Method to draw on top, as a solid line.
+    theme : Theme
+        Colours.
+    """
+    figure, axes = _axes(theme, (8.2, 3.6))
+    methods = list(dict.fromkeys(slices["method"]))
+    styles = dict(zip([m for m in methods if m != final], _LINE_STYLES * 9, strict=False))
+    for method in methods:
+        curve = slices[slices["method"] == method].groupby("z_um")["psnr"].mean()
+        axes.plot(
+            curve.index,
+            curve.to_numpy(),
+            color=_colour(theme, method),
+            linestyle=styles.get(method, "-"),
+            linewidth=2.2 if method == final else 1.4,
+            zorder=3 if method == final else 2,
+            label=f"{method} (final)" if method == final else method,
+        )
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom - 0.08 * (top - bottom), top)
+    axes.plot(
+        positions_um,
+        np.zeros(len(positions_um)),
+        "^",
+        transform=axes.get_xaxis_transform(),
+        color=theme.text,
+        markersize=6,
+        clip_on=False,
+        linestyle="none",
+        label="projection",
+    )
+    _shade_unseen(axes, slices, theme)
+    axes.set_xlabel("z (µm)")
+    axes.set_ylabel("PSNR of the slice (dB)")
+    _legend_beside(axes, theme)
+    return figure
+
+
+def _shade_unseen(axes: Axes, slices: pd.DataFrame, theme: Theme) -> None:
+    by_slice = slices.groupby("z_um")["seen"].first().astype(bool)
+    z = by_slice.index.to_numpy(float)
+    if by_slice.all() or len(z) < 2:
+        return
+    half, label = np.diff(z).min() / 2, "not seen by any projection"
+    for unseen in z[~by_slice.to_numpy()]:
+        axes.axvspan(unseen - half, unseen + half, color=theme.grid, lw=0, zorder=0, label=label)
+        label = None
+
+
+def draw_training_curve(
+    curves: list[list[list[float]]], what: str, colour_of: str, theme: Theme
+) -> Figure:
+    """Draw loss against step for one or more fits, on a logarithmic scale where it is positive.
+
+    Parameters
+    ----------
+    curves : list of list of (step, loss)
+        One curve per fit.
+    what : str
+        Name of the vertical axis.
+    colour_of : str
+        Method whose colour the curves have.
+    theme : Theme
+        Colours.
+    """
+    figure, axes = _axes(theme, (5.6, 2.9))
+    for curve in curves:
+        points = np.asarray(curve, float).reshape(-1, 2)
+        axes.plot(
+            points[:, 0],
+            points[:, 1],
+            color=_colour(theme, colour_of),
+            linewidth=1.6,
+            alpha=1 if len(curves) == 1 else 0.5,
+            marker="o" if len(points) < 3 else None,
+        )
+    if all(loss > 0 for curve in curves for _, loss in curve):
+        axes.set_yscale("log")
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel(what)
+    return figure
+
+
+def draw_trust_maps(
+    maps: list[TrustMap], unit: str, voxel_um: tuple[float, float, float], z_um: float, theme: Theme
+) -> Figure:
+    """Draw each map as one xy slice and as its mean along y, with a shared colour bar.
+
+    Parameters
+    ----------
+    maps : list of TrustMap
+        One row each.
+    unit : str
+        Unit of intensity.
+    voxel_um : tuple of float
+        (z, y, x) size of the pixels of the maps.
+    z_um : float
+        Position of the xy slice.
+    theme : Theme
+        Colours.
+    """
+    figure = Figure(
+        figsize=(8.2, 3.4 * len(maps)), dpi=_DPI, facecolor=theme.face, layout="constrained"
+    )
+    grid = figure.subplots(len(maps), 2, squeeze=False)
+    for row, each in zip(grid, maps, strict=True):
+        sides = (
+            (each.xy, voxel_um[1], f"{each.title}, z = {z_um:g} µm", "y (µm)"),
+            (each.xz, voxel_um[0], "mean along y", "z (µm)"),
+        )
+        for axes, (values, height_um, title, vertical) in zip(row, sides, strict=True):
+            extent = (0, values.shape[1] * voxel_um[2], values.shape[0] * height_um, 0)
+            top = max(float(np.percentile(values, 99.9)), 1e-9)
+            shown = axes.imshow(values, cmap=each.colormap, vmin=0, vmax=top, extent=extent)
+            axes.set_title(title, color=theme.text, fontsize=10)
+            axes.set_xlabel("x (µm)")
+            axes.set_ylabel(vertical)
+            bar = figure.colorbar(shown, ax=axes, shrink=0.85)
+            bar.set_label(unit, color=theme.text, fontsize=9)
+            bar.ax.tick_params(colors=theme.text, labelsize=8)
+            bar.outline.set_visible(False)
+            _style(axes, theme)
+            axes.grid(False)
+    return figure
+
+
+def draw_score_distribution(metrics: pd.DataFrame, final: str, theme: Theme) -> Figure:
+    """Draw the PSNR of every sample by method; a line joins the scores of one sample.
+
+    Parameters
+    ----------
+    metrics : pandas.DataFrame
+        Columns ``sample method metric value``.
+    final : str
+        Method whose name is marked.
+    theme : Theme
+        Colours.
+    """
+    table = metrics[metrics["metric"] == "psnr"]
+    methods = list(dict.fromkeys(table["method"]))
+    wide = table.pivot(index="sample", columns="method", values="value")[methods]
+    figure, axes = _axes(theme, (8.2, 3.6))
+    places = np.arange(len(methods))
+    faint = float(np.clip(12 / len(wide), 0.08, 0.7))
+    for _, row in wide.iterrows():
+        axes.plot(places, row.to_numpy(float), color=theme.text, lw=0.8, alpha=faint, zorder=1)
+    for place, method in zip(places, methods, strict=True):
+        values = wide[method].dropna().to_numpy(float)
+        colour = _colour(theme, method)
+        axes.plot(np.full(len(values), place), values, "o", color=colour, ms=6, alpha=0.8, zorder=2)
+        axes.hlines(np.median(values), place - 0.28, place + 0.28, color=colour, lw=3, zorder=3)
+    names = [f"{method}\n(final)" if method == final else method for method in methods]
+    axes.set_xticks(places, names)
+    axes.set_xlim(-0.6, len(methods) - 0.4)
+    axes.set_ylabel("PSNR (dB), mean over slices")
+    return figure
+
+
+def _axes(theme: Theme, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, dpi=_DPI, facecolor=theme.face, layout="constrained")
+    axes = figure.subplots()
+    _style(axes, theme)
+    return figure, axes
+
+
+def _style(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.face)
+    axes.grid(True, color=theme.grid, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.text, labelsize=9)
+    axes.xaxis.label.set_color(theme.text)
+    axes.yaxis.label.set_color(theme.text)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.grid)
+
+
+def _legend_beside(axes: Axes, theme: Theme) -> None:
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        frameon=False,
+        labelcolor=theme.text,
+        fontsize=9,
+        borderaxespad=0,
+    )
+
+
+def _colour(theme: Theme, method: str) -> str:
+    return theme.methods.get(method, theme.text)

@@ -1,0 +1,140 @@
+"""What both reports share: rendering a template, embedding images, and names for methods."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import io
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from besselflow.report.figures import DARK, LIGHT, Theme
+from besselflow.store import atomic_path
+
+METHOD_NOTES = {
+    "interpolation": "straight lines in z between neighbouring projections; the yardstick",
+    "spectral": "Gaussian process: smooth in 3D, as smooth as the projections themselves suggest",
+    "variational": "nonnegative least squares with a penalty on curvature",
+    "inr": "small neural network fitted to this sample alone",
+    "microdiffusion": "the published refinement by diffusion, as a baseline",
+    "diffusion": "learned prior that refines the network's volume, kept consistent with the data",
+}
+"""One line per method, for readers who do not know it."""
+
+_SOFTWARE = ("besselflow", "torch", "numpy", "zarr", "dask", "scikit-image", "snakemake")
+
+
+@dataclass(frozen=True)
+class ThemedImage:
+    """One drawing in two versions, as data URIs.
+
+    Attributes
+    ----------
+    light, dark : str
+        Shown on a light and on a dark page.
+    """
+
+    light: str
+    dark: str
+
+
+def version() -> str:
+    """Return the installed version of BesselFlow."""
+    return importlib.metadata.version("besselflow")
+
+
+def software_versions() -> dict[str, str]:
+    """Return name -> version of Python and of the libraries that shape the result."""
+    versions = {"Python": platform.python_version()}
+    for name in _SOFTWARE:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_page(path: Path | str, template: str, **context: Any) -> None:
+    """Render a template into an HTML file that appears only when complete.
+
+    Parameters
+    ----------
+    path : path
+        File to write.
+    template : str
+        Name of the template in this package.
+    **context
+        Values for the template; all text is escaped, so that no name can inject HTML.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("besselflow.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = format_number
+    text = environment.get_template(template).render(version=version(), **context)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def format_number(value: float | None, digits: int = 2) -> str:
+    """Format with a fixed number of decimals, and what is missing as a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def themed_figure(draw: Callable[[Theme], Figure]) -> ThemedImage:
+    """Draw a figure once for light and once for dark pages."""
+    return ThemedImage(*(_figure_uri(draw(theme)) for theme in (LIGHT, DARK)))
+
+
+def _figure_uri(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    buffer.seek(0)
+    with Image.open(buffer) as image:
+        return _encode(image, quality=88)
+
+
+def image_uri(pixels: np.ndarray, quality: int = 80) -> str:
+    """Compress an image and return it as a data URI.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray of uint8, shape (Y, X) or (Y, X, 3)
+        Grey or RGB.
+    quality : int
+        WebP quality, 0 to 100.
+    """
+    return _encode(Image.fromarray(np.ascontiguousarray(pixels)), quality)
+
+
+def _encode(image: Image.Image, quality: int) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=3)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def to_grey(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Map intensities linearly to uint8 grey, black at and below the window's lower end."""
+    low, high = window
+    return (np.clip((values - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+
+
+def to_colour(values: np.ndarray, high: float, colormap: str) -> np.ndarray:
+    """Map 0..high to the RGB colours (uint8) of a named matplotlib colour map."""
+    return colormaps[colormap](np.clip(values / high, 0, 1), bytes=True)[..., :3]

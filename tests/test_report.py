@@ -1,0 +1,300 @@
+"""The pages of reports, made from small synthetic results and read back as HTML."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+
+from besselflow.report import SampleStatus, write_cohort_report, write_sample_report
+from besselflow.report.pictures import load_preview, scale_bar_um, viewer_slices
+from besselflow.report.verdict import Suspect, find_suspect, write_verdict
+from besselflow.store import write_volume
+from report_cohort import list_statuses
+from report_cohort import main as report_cohort
+from report_sample import main as report_sample
+from report_samples import METHODS, Sizes, write_reported_sample, write_sample
+
+NASTY = '<script>alert("x")</script><b>&amp;'
+
+
+class Page(HTMLParser):
+    """Text, images, links and tags of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.size = path.stat().st_size
+        self.source = path.read_text(encoding="utf-8")
+        self.images, self.links, self.loaded, self.tags, self.generator = [], [], [], [], None
+        self._text, self._inside = [], []
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self._text).split())
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self._inside.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        if tag == "a":
+            self.links.append(values["href"])
+        self.loaded += [values[key] for key in ("src", "srcset") if key in values]
+        if tag == "link":
+            self.loaded.append(values["href"])
+        if values.get("name") == "generator":
+            self.generator = values["content"]
+
+    def handle_endtag(self, tag):
+        self._inside.append("/" + tag)
+
+    def handle_data(self, data):
+        if not self._inside or self._inside[-1] not in ("script", "style"):
+            self._text.append(data)
+
+
+def check_page(page):
+    assert page.size < 10e6
+    assert re.fullmatch(r"BesselFlow \d+\.\d+.*", page.generator)
+    assert all(source.startswith("data:") for source in page.loaded), "loads from elsewhere"
+    assert "url(" not in page.source and "@import" not in page.source
+    assert all(image.get("alt") for image in page.images), "an image without alternative text"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    write_reported_sample(folder, "vessels", row={"sample": "vessels", "note": NASTY, NASTY: "1"})
+    write_reported_sample(folder, "no-truth", has_truth=False)
+    return folder
+
+
+def test_a_sample_page_is_self_contained_and_complete(results):
+    page = Page(results / "vessels" / "report.html")
+    check_page(page)
+    for method in METHODS:
+        assert any(method in image["alt"] for image in page.images)
+    for words in (
+        "dB better than interpolating the projections",
+        "look first at z =",
+        "The acquisition",
+        "Speed-up",
+        "Maximum projections",
+        "Trained on: vessels-train, 6 phantoms",
+        "61.5",
+        "Hui et al., CVPR 2024, arXiv:2403.10815",
+        "napari",
+        "Settings (seed 0)",
+    ):
+        assert words in page.text
+    assert 'class="num best"' in page.source
+
+
+def test_the_viewer_has_a_picture_of_every_panel_at_every_slice(results):
+    source = (results / "vessels" / "report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="viewer-data">(.*?)</script>', source, re.S)[1])
+    panels = data["panels"]
+    assert set(panels) == {"projection", *METHODS, "truth", "error", "uncertainty"}
+    for panel in panels.values():
+        assert len(panel["of"]) == len(data["z"]) == 24
+        assert set(panel["of"]) == set(range(len(panel["frames"])))
+    assert len(panels["projection"]["frames"]) == 4
+    assert data["psnr"]["diffusion"][0] is None
+    assert data["psnr"]["diffusion"][10] > data["psnr"]["interpolation"][10]
+
+
+def test_names_from_the_sheet_can_not_inject_html(results):
+    page = Page(results / "vessels" / "report.html")
+    assert NASTY in page.text
+    assert page.tags.count("script") == 2
+    assert "<script>alert" not in page.source
+
+
+def test_without_ground_truth_the_page_says_that_accuracy_is_unknown(results):
+    page = Page(results / "no-truth" / "report.html")
+    check_page(page)
+    assert "No ground truth exists for this sample, so the accuracy" in page.text
+    assert "reduced chi-square" in page.text
+    assert "where the stated uncertainty is largest" in page.text
+    assert "PSNR of" not in page.text and "error of" not in page.text
+    assert not any("ground truth" in image["alt"] for image in page.images)
+
+
+def test_a_page_can_be_made_with_the_least_that_a_run_gives(tmp_path):
+    inputs = write_sample(
+        tmp_path, "least", has_truth=False, has_uncertainty=False, methods=("interpolation",)
+    )
+    least = type(inputs)(
+        inputs.sample,
+        inputs.projections,
+        inputs.volumes,
+        inputs.final,
+        inputs.metrics,
+        inputs.slices,
+    )
+    report_sample(least, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    check_page(page)
+    assert "No score can be given" in page.text
+    assert "midway between the two neighbouring projections" in page.text
+
+
+def test_the_script_reads_the_record_of_the_prior(tmp_path):
+    inputs = write_sample(tmp_path, "sample")
+    info = tmp_path / "prior.json"
+    info.write_text(json.dumps({"trained_on": ["elsewhere"], "curve": [[0, 1.0]], "steps": 1}))
+    report_sample(inputs, tmp_path / "report.html", info)
+    assert "Trained on: elsewhere; 1 steps" in Page(tmp_path / "report.html").text
+
+
+def test_time_series_with_gaps_say_what_is_shown_and_never_seen(tmp_path):
+    sizes = Sizes(times=2, channels=2, slices=30, step=9)
+    inputs = write_sample(tmp_path, "series", sizes=sizes)
+    write_sample_report(tmp_path / "report.html", inputs)
+    page = Page(tmp_path / "report.html")
+    assert "time point 0, channel 0 of the series" in page.text
+    assert "2 time points, 2 channels" in page.text
+    assert "4 of 19 slices" in page.text
+    assert "slices that none saw" in page.text
+
+
+def test_large_noisy_volumes_stay_below_ten_megabytes_and_say_that_they_are_reduced(tmp_path):
+    sizes = Sizes(slices=90, rows=300, columns=260)
+    inputs = write_sample(tmp_path, "large", sizes=sizes, picture_pixels=200)
+    write_sample_report(tmp_path / "report.html", inputs)
+    page = Page(tmp_path / "report.html")
+    check_page(page)
+    assert "reduced from 300 × 260 to 200 × 173 pixels" in page.text
+    assert re.search(r"\d+ of 90 slices", page.text)
+
+
+def test_a_preview_keeps_the_mean_and_the_extent(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.random((1, 1, 6, 200, 150)).astype("float32")
+    write_volume(
+        tmp_path / "v.ome.zarr", da.from_array(values), (2.0, 0.5, 0.5), (1.0, 0, 0), "v", {}
+    )
+    preview = load_preview(tmp_path / "v.ome.zarr", 80)
+    assert preview.values.shape == (6, 80, 60)
+    assert preview.voxel_um == pytest.approx((2.0, 1.25, 1.25))
+    assert preview.z_um == pytest.approx(1 + 2 * np.arange(6))
+    assert preview.values.mean() == pytest.approx(values.mean(), rel=0.01)
+
+
+def test_the_viewer_always_has_the_slice_to_look_at():
+    assert viewer_slices(10, 64, 3) == list(range(10))
+    chosen = viewer_slices(500, 64, 123)
+    assert 123 in chosen and chosen[0] == 0 and chosen[-1] == 499 and len(chosen) <= 65
+
+
+@pytest.mark.parametrize(("extent", "bar"), [(100, 20), (40, 10), (8, 2), (3.2, 0.5), (900, 200)])
+def test_scale_bars_are_round_numbers(extent, bar):
+    assert scale_bar_um(extent) == pytest.approx(bar)
+
+
+def scores(**psnr):
+    return {name: {"psnr": value, "ssim": 0.9, "dice": 0.8} for name, value in psnr.items()}
+
+
+def test_a_verdict_admits_that_another_method_is_better():
+    values = scores(interpolation=30.0, spectral=34.0, diffusion=33.0)
+    verdict = write_verdict(values, "diffusion", True, None, Suspect(3, "where it is bad"))
+    assert "3.0 dB better than interpolating" in verdict.sentence
+    assert "but 1.0 dB below spectral" in verdict.sentence
+    assert "no uncertainty is stated" in verdict.sentence
+    assert verdict.tone == "warning"
+
+
+@pytest.mark.parametrize(
+    ("coverage", "word"), [(0.6, "too small"), (0.9, "trustworthy"), (0.99, "cautious")]
+)
+def test_a_verdict_judges_the_uncertainty(coverage, word):
+    values = scores(diffusion=33.0)
+    values["diffusion"]["coverage_90"] = coverage
+    verdict = write_verdict(values, "diffusion", True, 0.1, Suspect(3, "where it is bad"))
+    assert f"its stated uncertainty is {word}" in verdict.sentence
+
+
+@pytest.mark.parametrize(("chi2", "word"), [(0.4, "explains"), (1.5, "nearly"), (3, "contradicts")])
+def test_a_verdict_without_truth_judges_the_agreement_with_the_data(chi2, word):
+    verdict = write_verdict({"inr": {"chi2": chi2}}, "inr", False, None, Suspect(3, "there"))
+    assert word in verdict.sentence
+
+
+def test_the_suspect_is_the_worst_slice_else_the_least_certain_else_the_widest_gap():
+    z, positions = np.arange(10.0), np.array([2.0, 4.0, 8.0])
+    spread = np.where(z == 5, 2.0, 1.0) + 9 * (z == 0)
+    slices = pd.DataFrame({"method": ["inr"] * 3, "z_um": [2.0, 3.0, 4.0], "psnr": [30, 20, 25]})
+    assert find_suspect(slices, "inr", spread, z, positions).z_um == 3
+    assert find_suspect(slices[:0], "inr", spread, z, positions).z_um == 5
+    assert find_suspect(slices[:0], "inr", None, z, positions).z_um == 6
+    assert find_suspect(slices[:0], "inr", None, z, positions[:1]).z_um == 2
+
+
+STATUSES = [
+    SampleStatus("vessels", "test", "done"),
+    SampleStatus("no-truth", "test", "done"),
+    SampleStatus("broken", "test", "failed", "fit_inr", f"out of memory {NASTY}", "logs/inr.log"),
+    SampleStatus("wrong", "test", "excluded", "the check of the input", "no such file"),
+    SampleStatus("trainer", "train", "done"),
+]
+
+
+def test_the_cohort_page_lists_failures_first_and_links_the_others(results):
+    report_cohort(results / "report.html", results / "metrics.tsv", results, STATUSES, "diffusion")
+    page = Page(results / "report.html")
+    check_page(page)
+    assert "2 of 4 samples finished, 1 failed and 1 excluded" in page.text
+    assert NASTY in page.text and "<script>alert" not in page.source
+    rows = re.findall(r'<tr data-status="(\w+)"', page.source)
+    assert rows == ["failed", "excluded", "done", "done", "done"]
+    assert {"vessels/report.html", "no-truth/report.html", "metrics.tsv"} <= set(page.links)
+    assert "trainer/report.html" not in page.links
+    assert sum(image.get("class") == "thumbnail" for image in page.images) == 2
+    assert any(image["alt"].startswith("PSNR of every sample") for image in page.images)
+
+
+def test_the_cohort_table_holds_all_scores_of_all_done_samples(results):
+    write_cohort_report(
+        results / "report.html", results / "metrics.tsv", results, STATUSES, "diffusion"
+    )
+    table = pd.read_csv(results / "metrics.tsv", sep="\t")
+    assert list(table.columns) == ["sample", "method", "metric", "value"]
+    assert set(table["sample"]) == {"vessels", "no-truth"}
+    own = pd.read_csv(results / "vessels" / "metrics.tsv", sep="\t")
+    assert {"psnr", "psnr_3d", "ssim", "dice", "chi2", "coverage_90"} <= set(own["metric"])
+    assert len(table[table["sample"] == "vessels"]) == len(own)
+
+
+def test_a_log_that_exists_is_linked(tmp_path):
+    log = tmp_path / "logs" / "a.log"
+    log.parent.mkdir()
+    log.write_text("Traceback")
+    status = SampleStatus("a", "test", "failed", "refine", "it broke", str(log))
+    out = tmp_path / "results"
+    write_cohort_report(out / "report.html", out / "metrics.tsv", out, [status], "inr")
+    page = Page(out / "report.html")
+    assert "../logs/a.log" in page.links
+    assert "0 of 1 sample finished, 1 failed." in page.text
+    assert pd.read_csv(out / "metrics.tsv", sep="\t").empty
+
+
+def test_a_cohort_without_ground_truth_says_so(results, tmp_path):
+    status = [SampleStatus("no-truth", "test", "done")]
+    write_cohort_report(
+        tmp_path / "report.html", tmp_path / "metrics.tsv", results, status, "diffusion"
+    )
+    page = Page(tmp_path / "report.html")
+    check_page(page)
+    assert "None has a ground truth" in page.text and "Methods compared" not in page.text
+
+
+def test_statuses_name_the_excluded_and_the_training_samples():
+    statuses = list_statuses(["a"], {"b": "no such file"}, ["c"])
+    assert [(s.sample, s.role, s.status) for s in statuses] == [
+        ("a", "test", "done"),
+        ("b", "test", "excluded"),
+        ("c", "train", "done"),
+    ]
