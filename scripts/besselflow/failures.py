@@ -1,0 +1,135 @@
+"""What failed in a run, why, and how to go on: read from the workflow's log and the jobs' logs."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_BLOCK = re.compile(r"^Error in rule (?P<rule>\w+):\n(?P<body>(?:[ \t]+.*\n?)*)", re.MULTILINE)
+_LOG = re.compile(r"^\s+log: (?P<log>\S.*?)(?: \(check log file|\s*$)", re.MULTILINE)
+_EXCLUDING_RULE = "exclude_samples"
+_KILLED = (
+    "the job ended without a message, as when it is killed for its memory or time; "
+    "run again with more memory, or look into the cluster's own log"
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed.
+
+    Attributes
+    ----------
+    sample : str or None
+        Its sample; None for jobs of several samples.
+    stage : str
+        Its rule.
+    reason : str
+        The last line of its traceback.
+    log : str or None
+        Its log file.
+    """
+
+    sample: str | None
+    stage: str
+    reason: str
+    log: str | None
+
+
+def read_failures(workflow_logs: list[str], results: str) -> list[Failure]:
+    """Find the failed jobs of a run.
+
+    Parameters
+    ----------
+    workflow_logs : list of str
+        Logs of the workflow engine.
+    results : str
+        Folder of the results; the folder below it names the sample.
+
+    Returns
+    -------
+    list of Failure
+        One per job, in the order of failing.
+    """
+    text = "".join(
+        Path(path).read_text(encoding="utf-8", errors="replace") for path in workflow_logs
+    )
+    failures: dict[tuple[str, str | None], Failure] = {}
+    for block in _BLOCK.finditer(text):
+        if block["rule"] == _EXCLUDING_RULE:
+            continue
+        found = _LOG.search(block["body"])
+        log = found["log"].split(",")[0] if found else None
+        failures[block["rule"], log] = Failure(
+            _sample_of(log, results), block["rule"], _reason_of(log), log
+        )
+    return list(failures.values())
+
+
+def _sample_of(log: str | None, results: str) -> str | None:
+    if log is None:
+        return None
+    try:
+        parts = Path(log).relative_to(results).parts
+    except ValueError:
+        return None
+    return parts[0] if len(parts) > 2 and parts[0] != "priors" else None
+
+
+def _reason_of(log: str | None) -> str:
+    """Return the message of the exception that ends a job's log."""
+    if log is None or not Path(log).exists():
+        return _KILLED
+    lines = Path(log).read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    start = max(
+        (i for i, line in enumerate(lines) if line.startswith("Traceback (most recent")), default=-1
+    )
+    if start < 0:
+        return _KILLED
+    message = [line for line in lines[start + 1 :] if line and not line.startswith(" ")]
+    if not message:
+        return _KILLED
+    kind, _, text = message[-1].partition(": ")
+    return text if text and kind.endswith("InputError") else message[-1]
+
+
+def summarise(
+    failures: list[Failure], rejected: dict[str, list[str]], results: str, resume: str
+) -> str:
+    """Write the summary that ends a failed run.
+
+    Parameters
+    ----------
+    failures : list of Failure
+        Jobs that failed.
+    rejected : dict
+        Excluded sample -> its problems.
+    results : str
+        Folder of the results.
+    resume : str
+        Command that goes on after the repair.
+    """
+    lines = ["", "BesselFlow could not finish everything."]
+    for failure in failures:
+        lines += [
+            f"  sample: {failure.sample or '(all)'}",
+            f"    stage:  {failure.stage}",
+            f"    reason: {failure.reason}",
+            f"    log:    {failure.log or 'none'}",
+        ]
+    for name, problems in rejected.items():
+        lines += [f"  sample: {name}", "    stage:  check of the input"]
+        lines += [f"    reason: {problem}" for problem in problems]
+    lines += [
+        f"What did finish is in {results}/report.html.",
+        f"After the repair, go on with: {resume}",
+    ]
+    return "\n".join(lines)
+
+
+def say_last(text: str) -> None:
+    """Print a text when the process ends, after everything else that is still to be printed."""
+    atexit.register(lambda: print(text, file=sys.stderr, flush=True))

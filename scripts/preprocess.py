@@ -1,0 +1,141 @@
+"""Turn a raw stack into the canonical projection store.
+
+Counts become photons where offset and gain are known. Projections are sorted by stage position.
+The output grid is the ground truth's where there is one, with z = 0 at its first slice; else it
+holds every slice that any projection sees.
+"""
+
+import math
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+
+from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.beam import parse_beam_profile
+from besselflow.corrections import counts_to_intensity
+from besselflow.errors import InputError
+from besselflow.job import logger, run_script
+from besselflow.projection import AxialGrid
+from besselflow.store import Projections, write_projections
+
+_SCALE_PERCENTILE = 99.9
+_PIXELS_FOR_STATISTICS = 4_000_000
+
+
+def main(
+    acquisition: Path,
+    stage_positions: Path,
+    ground_truth: Path | None,
+    beam_profile: str,
+    voxel_size_um: tuple[float, float, float],
+    offset: float | None,
+    gain: float | None,
+    sample: str,
+    projections_path: Path,
+) -> None:
+    """Write the projection store.
+
+    Parameters
+    ----------
+    acquisition, stage_positions : path
+        TIFF stack and stage CSV.
+    ground_truth : path or None
+        TIFF stack of slices; only its number of slices is read.
+    beam_profile : str
+        Model or CSV path.
+    voxel_size_um : tuple of float
+        (z, y, x).
+    offset, gain : float or None
+        Detector offset in counts, and counts per photon.
+    sample : str
+        Name of the sample.
+    projections_path : path
+        Store to write.
+    """
+    stack = read_tiff_stack(acquisition)
+    positions = read_stage_positions(stage_positions)
+    if len(positions) != stack.data.shape[2]:
+        raise InputError(
+            f"{acquisition} has {stack.data.shape[2]} projections but {stage_positions} lists "
+            f"{len(positions)}; correct the stage positions"
+        )
+    profile = parse_beam_profile(beam_profile)
+    order = np.argsort(positions)
+    intensity = counts_to_intensity(stack.data[:, :, order], offset, gain)
+    unit = "photons" if gain else "counts"
+    if ground_truth is not None:
+        slices = read_tiff_stack(ground_truth).data.shape[2]
+        grid = AxialGrid(0.0, voxel_size_um[0], slices)
+    else:
+        grid = AxialGrid.covering(profile, positions, voxel_size_um[0])
+    projections = Projections(
+        data=intensity,
+        positions_um=positions[order],
+        profile=profile,
+        grid=grid,
+        pixel_size_um=tuple(voxel_size_um[1:]),
+        unit=unit,
+        attributes={"sample": sample, **describe(stack.data, intensity)},
+    )
+    logger.info(
+        "%d projections of %d x %d pixels, %d slices to reconstruct, intensity in %s",
+        *intensity.shape[2:],
+        grid.n_slices,
+        unit,
+    )
+    unseen = int((~projections.operator.seen).sum())
+    if unseen:
+        logger.warning("%d of %d slices are seen by no projection", unseen, grid.n_slices)
+    write_projections(projections_path, projections)
+
+
+def describe(counts: da.Array, intensity: da.Array) -> dict[str, object]:
+    """Measure what later stages need to know of the intensities.
+
+    Parameters
+    ----------
+    counts, intensity : dask.array.Array, shape (T, C, P, Y, X)
+        Raw and converted.
+
+    Returns
+    -------
+    dict
+        ``scale`` (T lists of C values): the 99.9th percentile; ``saturated_fraction``: share of
+        pixels at the largest value of the file's type (0 for floats).
+
+    Raises
+    ------
+    InputError
+        A pixel is not a finite number.
+    """
+    if not bool(da.isfinite(intensity).all().compute()):
+        raise InputError(
+            "the acquisition holds pixels that are not finite numbers; "
+            "export it again as integers, or replace them"
+        )
+    times, channels, *image = intensity.shape
+    stride = max(1, math.isqrt(math.prod(image) // _PIXELS_FOR_STATISTICS))
+    scale = []
+    for t in range(times):
+        parts = [np.asarray(intensity[t, c, :, ::stride, ::stride]) for c in range(channels)]
+        scale.append([max(float(np.percentile(p, _SCALE_PERCENTILE)), 1e-6) for p in parts])
+    saturated = 0.0
+    if counts.dtype.kind in "ui":
+        saturated = float((counts == np.iinfo(counts.dtype).max).mean().compute())
+    return {"scale": scale, "saturated_fraction": saturated}
+
+
+if __name__ == "__main__":
+    snakemake = globals()["snakemake"]
+    run_script(
+        snakemake,
+        main,
+        acquisition=snakemake.input.acquisition,
+        stage_positions=snakemake.input.stage_positions,
+        ground_truth=snakemake.input.get("ground_truth") or None,
+        beam_profile=snakemake.params.beam_profile,
+        **snakemake.params.settings,
+        sample=snakemake.wildcards.sample,
+        projections_path=snakemake.output.projections,
+    )

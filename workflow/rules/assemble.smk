@@ -1,0 +1,35 @@
+def units_of(method):
+    return [units_path(method).replace("{shard}", str(shard)) for shard in SHARDS]
+
+
+def assembled_outputs():
+    paths = [directory(volume_path("{sample}", method)) for method in CONFIG.methods]
+    outputs = {"volumes": paths}
+    if HAS_UNCERTAINTY:
+        outputs["uncertainty"] = directory(f"{RESULTS}/{{sample}}/uncertainty.ome.zarr")
+    return outputs
+
+
+# One job for all methods of a sample: each is little work, and a job has its price on a cluster.
+rule assemble:
+    input:
+        projections=rules.preprocess.output.projections,
+        units=[path for method in CONFIG.methods for path in units_of(method)],
+    output:
+        **assembled_outputs(),
+    log:
+        f"{RESULTS}/{{sample}}/logs/assemble.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/assemble.tsv"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        methods=list(CONFIG.methods),
+        final=CONFIG.final,
+        tiling=CONFIG.tiling.model_dump(),
+    message:
+        "{wildcards.sample}: writing the volumes"
+    script:
+        "../../scripts/assemble.py"

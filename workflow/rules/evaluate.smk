@@ -1,0 +1,25 @@
+rule evaluate:
+    input:
+        volumes=[volume_path("{sample}", method) for method in CONFIG.methods],
+        truth=truth_of,
+        projections=rules.preprocess.output.projections,
+        uncertainty=uncertainty_of,
+    output:
+        metrics=f"{RESULTS}/{{sample}}/metrics.tsv",
+        slices=f"{RESULTS}/{{sample}}/slice_metrics.tsv",
+    log:
+        f"{RESULTS}/{{sample}}/logs/evaluate.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/evaluate.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        methods=list(CONFIG.methods),
+        final=CONFIG.final,
+        ssim_window=CONFIG.evaluate.ssim_window,
+    message:
+        "{wildcards.sample}: comparing the methods"
+    script:
+        "../../scripts/evaluate.py"

@@ -1,0 +1,63 @@
+def preprocess_inputs(wildcards):
+    sample = sample_of(wildcards)
+    inputs = {
+        "acquisition": str(sample.acquisition),
+        "stage_positions": str(sample.stage_positions),
+    }
+    if Path(sample.beam_profile).is_file():
+        inputs["beam_profile"] = sample.beam_profile
+    if sample.ground_truth is not None:
+        inputs["ground_truth"] = str(sample.ground_truth)
+    return inputs
+
+
+def intensity_settings(wildcards):
+    sample = sample_of(wildcards)
+    return {
+        "voxel_size_um": list(sample.voxel_size_um),
+        "offset": sample.offset,
+        "gain": sample.gain,
+    }
+
+
+rule preprocess:
+    input:
+        unpack(preprocess_inputs),
+    output:
+        projections=directory(f"{RESULTS}/{{sample}}/projections.zarr"),
+    log:
+        f"{RESULTS}/{{sample}}/logs/preprocess.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/preprocess.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        beam_profile=lambda wildcards: sample_of(wildcards).beam_profile,
+        settings=intensity_settings,
+    message:
+        "{wildcards.sample}: reading the projections"
+    script:
+        "../../scripts/preprocess.py"
+
+
+rule convert_ground_truth:
+    input:
+        ground_truth=lambda wildcards: str(sample_of(wildcards).ground_truth),
+    output:
+        truth=directory(f"{RESULTS}/{{sample}}/ground_truth.ome.zarr"),
+    log:
+        f"{RESULTS}/{{sample}}/logs/convert_ground_truth.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/convert_ground_truth.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        settings=intensity_settings,
+    message:
+        "{wildcards.sample}: reading the ground truth"
+    script:
+        "../../scripts/convert_ground_truth.py"

@@ -1,0 +1,43 @@
+rule reconstruct_baseline:
+    input:
+        projections=rules.preprocess.output.projections,
+    output:
+        units=directory(units_path("{baseline}")),
+    log:
+        f"{RESULTS}/{{sample}}/logs/reconstruct_baseline-{{baseline}}-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/reconstruct_baseline-{{baseline}}-{{shard}}.tsv"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        tiling=CONFIG.tiling.model_dump(),
+    message:
+        "{wildcards.sample}: {wildcards.baseline} reconstruction, shard {wildcards.shard}"
+    script:
+        "../../scripts/reconstruct_baseline.py"
+
+
+rule fit_inr:
+    input:
+        projections=rules.preprocess.output.projections,
+        spectral=units_path("spectral"),
+    output:
+        units=directory(units_path("inr")),
+    log:
+        f"{RESULTS}/{{sample}}/logs/fit_inr-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/fit_inr-{{shard}}.tsv"
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=CONFIG.inr.model_dump(),
+        tiling=CONFIG.tiling.model_dump(),
+        seed=CONFIG.seed,
+    message:
+        "{wildcards.sample}: fitting the implicit neural representation, shard {wildcards.shard}"
+    script:
+        "../../scripts/fit_inr.py"
