@@ -134,15 +134,21 @@ class Refine(Section):
     """Guided sampling from the diffusion model."""
 
     evaluations: Annotated[int, Field(ge=1, le=25)] = Field(
-        10, description="Network evaluations per slice and posterior sample."
+        8, description="Network evaluations per slice and posterior sample."
     )
     samples: Positive = Field(
         4,
         description="Posterior samples per work unit; the result is their mean, and with two or "
         "more their standard deviation is stored as the uncertainty.",
     )
+    inr_weight: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="Weight of the INR against the denoised estimate after every network "
+        "evaluation. 0 samples from the prior and the data alone; 1 returns the INR, made to agree "
+        "with the data.",
+    )
     start_noise: PositiveFloat = Field(
-        0.3,
+        0.1,
         description="Noise level at which sampling starts from the INR, relative to the intensity "
         "scale of the sample. Lower values stay closer to the INR.",
     )

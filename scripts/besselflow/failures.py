@@ -28,7 +28,7 @@ class Failure:
     stage : str
         Its rule.
     reason : str
-        The last line of its traceback.
+        The message of the exception that ends its log.
     log : str or None
         Its log file.
     """
@@ -92,8 +92,9 @@ def _reason_of(log: str | None) -> str:
     message = [line for line in lines[start + 1 :] if line and not line.startswith(" ")]
     if not message:
         return _KILLED
-    kind, _, text = message[-1].partition(": ")
-    return text if text and kind.endswith("InputError") else message[-1]
+    # A message of several lines says what happened in the first.
+    kind, _, text = message[0].partition(": ")
+    return text if text and kind.endswith("InputError") else message[0]
 
 
 def summarise(

@@ -55,6 +55,7 @@ def job_log(log_path: Path | str, label: str) -> Iterator[None]:
         for handler in (file, terminal):
             logger.removeHandler(handler)
         warnings_logger.removeHandler(file)
+        logging.captureWarnings(False)
         file.close()
 
 

@@ -427,6 +427,7 @@ class UnitWriter:
         """Publish the store, or remove what was written."""
         if error[0] is None:
             self._group.attrs[ATTRIBUTE] = {
+                "arrays": list(self.names),
                 "units": [unit.index for unit in self.units],
                 "records": self.records,
             }
@@ -456,8 +457,8 @@ def open_units(paths: list[Path | str]) -> UnitStores:
     for path in paths:
         group = zarr.open_group(str(path), mode="r")
         values = group.attrs[ATTRIBUTE]
-        for name, array in group.arrays():
-            lazy = da.from_zarr(array)
+        for name in values["arrays"]:
+            lazy = da.from_zarr(group[name])
             by_unit = arrays.setdefault(name, {})
             by_unit.update({index: lazy[i] for i, index in enumerate(values["units"])})
         records.update({record["unit"]: record for record in values["records"]})

@@ -149,6 +149,11 @@ def fit_spectral_model(
     n = operator.n_projections
     scatter = np.zeros((_RINGS, n, n))
     regions = list(regions)
+    if not any(np.ptp(region, axis=(1, 2)).any() for region in regions):
+        raise ValueError(
+            "all projections are constant, so no structure can be reconstructed; "
+            "check that the acquisition holds an image"
+        )
     mean = float(np.mean([region.mean(axis=(1, 2)) / row_sums for region in regions]))
     for region in regions:
         centred = region.astype(np.float64) - mean * row_sums[:, None, None]
@@ -167,11 +172,6 @@ def fit_spectral_model(
     count, scatter = count[used], scatter[used]
     frequency_squared = total_frequency[used] / count
     variance = float(np.trace(scatter.sum(axis=0)) / (count.sum() * n))
-    if not variance > 0:
-        raise ValueError(
-            "all projections are constant, so no structure can be reconstructed; "
-            "check that the acquisition holds an image"
-        )
     squared = frequency_squared[:, None] + basis.frequency_squared[None, :]
     identity = np.eye(n)
 

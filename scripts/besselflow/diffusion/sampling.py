@@ -8,7 +8,9 @@ replaced by the exact minimiser of
 
 with the measured noise :math:`\sigma_y` and the error r of the denoiser. r is the larger of the
 error on training volumes and the error that the disagreement of D with the projections shows: on a
-sample unlike the training volumes the data weigh more. The step to the next level is ancestral
+sample unlike the training volumes the data weigh more. Before that, D is drawn towards the INR by a
+fixed weight (guidance), so that what the prior knows nothing about stays close to what was fitted
+to this sample alone. The step to the next level is ancestral
 (Song et al., Denoising diffusion implicit models, ICLR 2021, with eta = 1).
 """
 
@@ -87,7 +89,8 @@ def sample_posterior(
     Returns
     -------
     mean, std : numpy.ndarray, shape (Z, Y, X), float32
-        Mean and standard deviation over the samples (zeros for a single sample).
+        Mean of the samples, and standard deviation: of the samples, and of the mixture of INR and
+        prior that the guidance makes of two answers that may differ.
     record : dict
         Facts for the report.
     """
@@ -101,16 +104,19 @@ def sample_posterior(
         problem.noise,
     )
     sigmas = noise_levels(settings)
+    inr = as_tensor(problem.inr)
     progress = Progress(label, settings.samples * len(sigmas))
     total = torch.zeros_like(conditions.spectral)
     squares = torch.zeros_like(total)
+    unguided_total = torch.zeros_like(total)
     trust = []
     for number in range(settings.samples):
         generator = torch.Generator().manual_seed((seed << 16) + number)
         draw = lambda g=generator: torch.randn(problem.inr.shape, generator=g).to(device)  # noqa: E731
-        state = as_tensor(problem.inr) + sigmas[0] * draw()
+        state = inr + sigmas[0] * draw()
         for index, sigma in enumerate(sigmas):
-            denoised = _denoise_all(prior, state, sigma, conditions)
+            unguided = _denoise_all(prior, state, sigma, conditions)
+            denoised = unguided.lerp(inr, settings.inr_weight)
             error = max(prior.error_at(sigma), apparent_error(denoised, projections, problem))
             trust.append(error)
             estimate = problem.operator.prox(denoised, projections, (problem.noise / error) ** 2)
@@ -122,9 +128,12 @@ def sample_posterior(
             progress.update(number * len(sigmas) + index + 1)
         total += estimate
         squares += estimate.square()
+        unguided_total += unguided
     count = settings.samples
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0) * (count / max(count - 1, 1))
+    weight = settings.inr_weight
+    variance += weight * (1 - weight) * (unguided_total / count - inr).square()
     record = {
         "evaluations": len(sigmas),
         "samples": count,
@@ -138,7 +147,9 @@ def sample_posterior(
 def noise_levels(settings: Refine) -> list[float]:
     """Return the noise levels of the network evaluations, falling, relative to the scale."""
     last = min(_LAST_NOISE, settings.start_noise)
-    return np.geomspace(settings.start_noise, last, settings.evaluations).tolist()
+    levels = np.geomspace(settings.start_noise, last, settings.evaluations)
+    # Where start and end are equal, rounding would let a level rise.
+    return np.minimum.accumulate(levels).tolist()
 
 
 def apparent_error(

@@ -1,0 +1,323 @@
+"""Checks the stores: what other programs read from them, and that half a store never appears."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import dask.array as da
+import numpy as np
+import ome_zarr_models.v05
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+
+from besselflow.beam import AxialProfile
+from besselflow.projection import AxialGrid
+from besselflow.store import (
+    Projections,
+    UnitWriter,
+    atomic_path,
+    open_projections,
+    open_units,
+    open_volume,
+    pyramid_factors,
+    write_json,
+    write_projections,
+    write_volume,
+)
+from besselflow.tiling import list_units, units_of_shard
+
+ORIGIN = (-4.5, 10.0, 20.0)
+
+
+def random_volume(*shape):
+    return np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+
+
+def write(path, volume, voxel, origin=ORIGIN, chunks=(1, 1, -1, 50, 70)):
+    lazy = da.from_array(volume, chunks=chunks)
+    write_volume(path, lazy, voxel, origin, "mouse 3 spectral", {"method": "spectral", "unit": "x"})
+
+
+def halve(volume, factors):
+    """Average blocks of (1, 1, *factors), dropping what is over."""
+    z, y, x = (n // f for n, f in zip(volume.shape[2:], factors, strict=True))
+    kept = volume[:, :, : z * factors[0], : y * factors[1], : x * factors[2]]
+    blocks = kept.reshape(*volume.shape[:2], z, factors[0], y, factors[1], x, factors[2])
+    return blocks.mean(axis=(3, 5, 7))
+
+
+# Voxel size, lateral size, and slices of each level of a volume of 12 slices.
+PYRAMIDS = {
+    "isotropic": ((0.8, 0.8, 0.8), 192, [12, 6, 3]),
+    "thick slices": ((3.0, 0.5, 0.5), 192, [12, 12, 12]),
+    "a little thick": ((1.5, 0.5, 0.5), 264, [12, 12, 12, 6]),
+    "thin slices": ((0.2, 1.0, 1.0), 192, [12, 6, 3]),
+}
+
+
+@pytest.fixture(scope="module", params=PYRAMIDS)
+def pyramid(request, tmp_path_factory):
+    voxel, edge, slices = PYRAMIDS[request.param]
+    path = tmp_path_factory.mktemp("pyramid") / "volume.ome.zarr"
+    volume = random_volume(2, 2, 12, edge, edge - 64)
+    write(path, volume, voxel)
+    return path, volume, voxel, slices
+
+
+def test_volume_is_a_valid_ome_zarr_image(pyramid):
+    path, _, voxel, slices = pyramid
+    image = ome_zarr_models.v05.Image.from_zarr(zarr.open_group(str(path), mode="r"))
+    (multiscale,) = image.ome_attributes.multiscales
+    assert multiscale.name == "mouse 3 spectral"
+    axes = [(axis.name, axis.type, axis.unit) for axis in multiscale.axes]
+    assert axes == [
+        ("t", "time", None),
+        ("c", "channel", None),
+        *((name, "space", "micrometer") for name in "zyx"),
+    ]
+    z_factor = 1
+    assert len(multiscale.datasets) == len(slices)
+    for level, dataset in enumerate(multiscale.datasets):
+        z_factor = 12 // slices[level]
+        factors = np.array([z_factor, 2**level, 2**level])
+        scale, translation = dataset.coordinateTransformations
+        assert scale.scale == pytest.approx([1, 1, *(factors * voxel)])
+        # The first voxel's centre lies amid the centres of the voxels that it averages.
+        centre = np.array(ORIGIN) + (factors - 1) / 2 * voxel
+        assert translation.translation == pytest.approx([0, 0, *centre])
+
+
+def test_ome_zarr_py_reads_every_level(pyramid):
+    path, volume, _, slices = pyramid
+    location = parse_url(str(path))
+    assert location is not None
+    (node,) = Reader(location)()
+    assert [axis["name"] for axis in node.metadata["axes"]] == list("tczyx")
+    assert len(node.data) == len(slices)
+    expected = volume
+    for level, found in enumerate(node.data):
+        if level:
+            expected = halve(expected, (slices[level - 1] // slices[level], 2, 2))
+        assert found.shape == expected.shape and found.dtype == np.float32
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5)
+        assert np.asarray(found).mean() == pytest.approx(volume.mean(), rel=1e-5)
+
+
+def test_volume_opens_as_it_was_written(pyramid):
+    path, volume, voxel, _ = pyramid
+    opened = open_volume(path)
+    np.testing.assert_array_equal(np.asarray(opened.data), volume)
+    assert opened.voxel_size_um == pytest.approx(voxel)
+    assert opened.origin_um == pytest.approx(ORIGIN)
+    assert opened.attributes == {"method": "spectral", "unit": "x"}
+    coarsest = open_volume(path, level=-1)
+    assert max(coarsest.data.shape[3:]) <= 64
+    assert coarsest.voxel_size_um[1] > opened.voxel_size_um[1]
+
+
+def test_display_window_holds_the_intensities(tmp_path):
+    volume = random_volume(1, 2, 4, 40, 40)
+    volume[:, 1] *= 10
+    write(tmp_path / "v", volume, (1, 1, 1))
+    channels = zarr.open_group(str(tmp_path / "v"), mode="r").attrs["ome"]["omero"]["channels"]
+    for channel, values in zip(channels, volume[0], strict=True):
+        window = channel["window"]
+        assert window["max"] == pytest.approx(values.max())
+        assert values.min() <= window["start"] < np.median(values) < window["end"] <= values.max()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3, 2), (1, 1, 5, 65, 1), (1, 2, 7, 33, 131)], ids=str)
+def test_odd_shapes(tmp_path, shape):
+    volume = random_volume(*shape)
+    write(tmp_path / "v", volume, (1.0, 1.0, 1.0))
+    ome_zarr_models.v05.Image.from_zarr(zarr.open_group(str(tmp_path / "v"), mode="r"))
+    np.testing.assert_array_equal(np.asarray(open_volume(tmp_path / "v").data), volume)
+    assert 0 not in open_volume(tmp_path / "v", level=-1).data.shape
+
+
+def test_large_volume_is_a_few_files_with_one_writer_each(tmp_path):
+    volume = random_volume(1, 1, 3, 700, 530)
+    # Blocks that match neither chunks nor shards corrupt a store that is written in parallel.
+    write(tmp_path / "v", volume, (1, 1, 1), chunks=(1, 1, 2, 190, 333))
+    np.testing.assert_array_equal(np.asarray(open_volume(tmp_path / "v").data), volume)
+    pieces = [p for p in (tmp_path / "v" / "0").rglob("*") if p.is_file() and p.name != "zarr.json"]
+    assert len(pieces) == 4
+
+
+@given(
+    st.tuples(st.integers(1, 200), st.integers(1, 3000), st.integers(1, 3000)),
+    st.tuples(st.floats(0.1, 10), st.floats(0.1, 2), st.floats(0.1, 2)),
+)
+@settings(max_examples=200)
+def test_pyramids_end_small_and_become_no_less_isotropic(shape, voxel):
+    for _ in range(20):
+        factors = pyramid_factors(shape, list(voxel))
+        if factors is None:
+            break
+        assert all(f in (1, 2) for f in factors)
+        before, lateral = voxel[0], np.sqrt(voxel[1] * voxel[2] * factors[1] * factors[2])
+        if shape[0] > 1:
+            distances = [abs(np.log(before * f / lateral)) for f in (1, 2)]
+            assert distances[factors[0] - 1] <= min(distances) + 1e-9
+        shape = tuple(n // f for n, f in zip(shape, factors, strict=True))
+        voxel = tuple(v * f for v, f in zip(voxel, factors, strict=True))
+        assert min(shape) >= 1
+    assert max(shape[1:]) <= 64
+
+
+def test_failing_volume_leaves_the_old_one(tmp_path):
+    path, old = tmp_path / "v", random_volume(1, 1, 2, 8, 8)
+    write(path, old, (1, 1, 1))
+
+    def fail(block):
+        raise RuntimeError("no more memory")
+
+    broken = da.map_blocks(fail, da.zeros((1, 1, 2, 8, 8)), dtype=float, meta=np.empty(0))
+    with pytest.raises(RuntimeError, match="no more memory"):
+        write_volume(path, broken, (1, 1, 1), (0, 0, 0), "new", {})
+    np.testing.assert_array_equal(np.asarray(open_volume(path).data), old)
+    assert [p.name for p in tmp_path.iterdir()] == ["v"]
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["folder", "file"])
+def test_atomic_path(tmp_path, folder):
+    path = tmp_path / "deep" / "out"
+
+    def fill(temporary, text):
+        target = temporary
+        if folder:
+            temporary.mkdir()
+            target = temporary / "content"
+        target.write_text(text)
+
+    def content():
+        return (path / "content" if folder else path).read_text()
+
+    with atomic_path(path) as temporary:
+        fill(temporary, "first")
+        assert not path.exists()
+    assert content() == "first"
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        fill(temporary, "half")
+        raise KeyboardInterrupt
+    assert content() == "first"
+    with atomic_path(path) as temporary:
+        fill(temporary, "second")
+        assert content() == "first"
+    assert content() == "second"
+    assert [p.name for p in path.parent.iterdir()] == ["out"]
+
+
+def test_partial_of_a_killed_writer_is_removed_by_the_next(tmp_path):
+    path = tmp_path / "out"
+    code = (
+        "import os, signal, sys\n"
+        "from besselflow.store import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.mkdir()\n"
+        "    (temporary / 'half').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert killed.returncode == -signal.SIGKILL
+    (partial,) = tmp_path.iterdir()
+    assert (partial / "half").exists() and not path.exists()
+    living = tmp_path / f".out.partial-{os.getppid()}"
+    living.write_text("of another process that still runs")
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"out", living.name}
+    assert path.read_text() == "whole"
+
+
+def test_json_appears_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, 2]})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert (tmp_path / "a.json").read_text() == '{\n  "x": [\n    1,\n    2\n  ]\n}\n'
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 30, 41), (1, 1, 70, 9, 300)], ids=str)
+def test_projections_round_trip(tmp_path, shape):
+    data = random_volume(*shape)
+    profile = AxialProfile(np.array([-2.0, -0.5, 1.0]), np.array([0.25, 0.75]), "beam.csv")
+    written = Projections(
+        data=da.from_array(data, chunks=(1, 2, 2, 11, 17)),
+        positions_um=1.1 + 2.3 * np.arange(shape[2]),
+        profile=profile,
+        grid=AxialGrid(-1.5, 0.5, 17 + 5 * shape[2]),
+        pixel_size_um=(0.4, 0.3),
+        unit="photons",
+        attributes={"sample": "mouse", "scale": [[3.5]]},
+    )
+    write_projections(tmp_path / "p.zarr", written)
+    found = open_projections(tmp_path / "p.zarr")
+    assert found.data.dtype == np.float32
+    np.testing.assert_array_equal(np.asarray(found.data), data)
+    np.testing.assert_array_equal(found.positions_um, written.positions_um)
+    np.testing.assert_array_equal(found.profile.edges_um, profile.edges_um)
+    np.testing.assert_array_equal(found.profile.weights, profile.weights)
+    assert found.profile.source == "beam.csv"
+    assert found.grid == written.grid
+    assert found.voxel_size_um == (0.5, 0.4, 0.3)
+    assert (found.unit, found.attributes) == ("photons", written.attributes)
+    np.testing.assert_array_equal(found.operator.matrix, written.operator.matrix)
+    unit = list_units(shape, 8, 2)[-1]
+    np.testing.assert_array_equal(
+        found.unit_data(unit), data[unit.t, unit.c, :, unit.tile.y, unit.tile.x]
+    )
+    assert zarr.open_array(str(tmp_path / "p.zarr")).metadata.dimension_names == (
+        "t",
+        "c",
+        "p",
+        "y",
+        "x",
+    )
+
+
+def unit_values(unit, name):
+    return np.full((3, 12, 12), unit.index + (100 if name == "std" else 0), np.float32)
+
+
+def test_units_of_all_shards_are_found_by_their_index(tmp_path):
+    units = list_units((2, 1, 3, 30, 20), 8, 2)
+    paths = [tmp_path / f"shard-{shard}" for shard in range(3)]
+    for shard, path in enumerate(paths):
+        with UnitWriter(path, units_of_shard(units, shard, 3), (3, 12, 12), ("volume", "std")) as w:
+            for unit in w.units:
+                arrays = {name: unit_values(unit, name) for name in ("volume", "std")}
+                w.write(unit, {"chi2": unit.index / 2}, **arrays)
+    stores = open_units(paths[::-1])
+    assert set(stores.records) == {unit.index for unit in units}
+    for unit in units:
+        for name in ("volume", "std"):
+            np.testing.assert_array_equal(stores.arrays[name][unit.index], unit_values(unit, name))
+        assert stores.records[unit.index] == {"unit": unit.index, "chi2": unit.index / 2}
+
+
+def test_failing_shard_leaves_what_was_there(tmp_path):
+    units = list_units((1, 1, 3, 12, 12), 8, 2)
+    with pytest.raises(RuntimeError), UnitWriter(tmp_path / "s", units, (3, 12, 12)):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with UnitWriter(tmp_path / "s", units, (3, 12, 12)) as writer:
+        writer.write(units[0], {}, volume=unit_values(units[0], "volume") + 7)
+    with pytest.raises(RuntimeError), UnitWriter(tmp_path / "s", units, (3, 12, 12)) as writer:
+        writer.write(units[0], {}, volume=unit_values(units[0], "volume"))
+        raise RuntimeError
+    np.testing.assert_array_equal(open_units([tmp_path / "s"]).arrays["volume"][0], 7)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_empty_shard(tmp_path):
+    with UnitWriter(tmp_path / "s", [], (3, 12, 12)):
+        pass
+    stores = open_units([tmp_path / "s"])
+    assert stores.records == {}
+    assert stores.arrays == {"volume": {}}
