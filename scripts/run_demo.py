@@ -1,13 +1,15 @@
 """Write the demo acquisitions and run the whole workflow over them.
 
 A demo that was killed leaves the workflow's lock behind. This script holds a lock of its own, which
-dies with it, so that it knows when nobody else is at work in the folder and the stale lock can go.
+ends with the last process that holds it, so that it knows when nobody else is at work in the folder
+and the stale lock can go.
 """
 
 import argparse
 import fcntl
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import make_demo
@@ -15,15 +17,24 @@ import make_demo
 ROOT = Path(__file__).parent.parent
 
 
-def main(folder: Path, extra: list[str]) -> int:
+def main(
+    folder: Path,
+    extra: Sequence[str] = (),
+    configfile: Path = ROOT / "config" / "demo.yaml",
+    shape: Sequence[int] | None = None,
+) -> int:
     """Run the demo.
 
     Parameters
     ----------
     folder : path
         Where the demo lives.
-    extra : list of str
+    extra : sequence of str
         Further arguments for Snakemake.
+    configfile : path
+        What differs from the defaults of the configuration.
+    shape : sequence of int or None
+        (Z, Y, X) of all volumes in voxels; None for those of the demo.
 
     Returns
     -------
@@ -35,21 +46,22 @@ def main(folder: Path, extra: list[str]) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"a demo is running in {folder} already; wait for it to end", file=sys.stderr)
-            return 1
-        make_demo.main(folder)
+            print(f"waiting for another demo in {folder} to end", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        make_demo.main(folder, *([shape, shape] if shape else []))
         command = [
             *(sys.executable, "-m", "snakemake"),
             *("--snakefile", str(ROOT / "workflow" / "Snakefile")),
             *("--profile", str(ROOT / "profiles" / "default")),
-            *("--configfile", str(ROOT / "config" / "demo.yaml")),
+            *("--configfile", str(configfile)),
             *("--config", f"samples={folder / 'samples.tsv'}", f"results={folder / 'results'}"),
         ]
         unlocked = subprocess.run([*command, "--unlock"], capture_output=True, text=True)
         if unlocked.returncode:
             print(unlocked.stderr, file=sys.stderr)
             return unlocked.returncode
-        status = subprocess.run([*command, *extra]).returncode
+        # Should this process be killed alone, the workflow goes on, and so the lock has to.
+        status = subprocess.run([*command, *extra], pass_fds=[lock.fileno()]).returncode
     if status == 0:
         print(f"The report of the demo: {folder / 'results' / 'report.html'}")
     return status
@@ -58,6 +70,10 @@ def main(folder: Path, extra: list[str]) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the demo lives, such as demo")
+    parser.add_argument("--configfile", type=Path, default=ROOT / "config" / "demo.yaml")
+    parser.add_argument(
+        "--shape", type=int, nargs=3, metavar=("Z", "Y", "X"), help="of all volumes, in voxels"
+    )
     parser.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
     arguments = parser.parse_args()
-    sys.exit(main(arguments.folder, arguments.snakemake))
+    sys.exit(main(arguments.folder, arguments.snakemake, arguments.configfile, arguments.shape))

@@ -276,3 +276,14 @@ def test_summary_of_a_run_that_really_fails(folder):
     assert ended.stderr.rstrip().endswith("After the repair, go on with: snakemake")
     for failure in found.values():
         assert f"    reason: {failure.reason}" in ended.stderr
+
+
+def test_a_job_that_succeeded_when_tried_again_is_no_failure(tmp_path):
+    again = WORKFLOW_LOG + "[Sat Nov 21 23:11:00 2026]\nFinished jobid: 1 (Rule: fit_inr)\n"
+    path = tmp_path / "run.log"
+    path.write_text(WORKFLOW_LOG)
+    before = read_failures([str(path)], "results")
+    path.write_text(again)
+    after = read_failures([str(path)], "results")
+    assert [f for f in before if f not in after] == [f for f in before if f.sample == "a"]
+    assert len(after) == len(before) - 1

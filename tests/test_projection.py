@@ -217,9 +217,9 @@ def test_seen_slices():
     operator = AxialProjection.from_geometry(
         box_profile(2.0), np.array([1.5, 6.5]), AxialGrid(0.0, 1.0, 10)
     )
-    assert operator.seen.tolist() == [False, True, True, False, False, False, True, True] + [
-        False
-    ] * 2
+    assert (
+        operator.seen.tolist() == [False, True, True, False, False, False, True, True] + [False] * 2
+    )
 
 
 @given(geometries())

@@ -36,7 +36,7 @@ class Facility:
         self.write_sheet()
 
     def write_tiff(self, name, planes, seed):
-        counts = np.random.default_rng(seed).integers(90, 900, (planes, 20, 20)).astype(np.uint16)
+        counts = np.random.default_rng(seed).integers(90, 900, (planes, 32, 32)).astype(np.uint16)
         metadata = {"axes": "ZYX"}
         tifffile.imwrite(self.folder / name, counts, photometric="minisblack", metadata=metadata)
 

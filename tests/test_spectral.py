@@ -191,7 +191,7 @@ def test_spectral_beats_interpolation_on_phantoms(kind):
 def test_constant_projections_are_refused(value, profile):
     _, operator = regular_operator(18, profile)
     flat = np.full((operator.n_projections, 17, 13), value, np.float32)
-    with pytest.raises(ValueError, match="constant.*check that the acquisition holds an image"):
+    with pytest.raises(ValueError, match=r"constant.*check that the acquisition holds an image"):
         fit_spectral_model([flat, flat[:, 3:]], operator, VOXEL)
 
 
@@ -202,9 +202,7 @@ def test_one_structured_region_is_enough():
     assert fit_spectral_model([flat, textured], operator, VOXEL).noise_variance > 0.1
 
 
-@given(
-    st.floats(0.1, 1e4), st.floats(0.2, 30), st.floats(0.6, 20), st.floats(0.01, 0.9), st.data()
-)
+@given(st.floats(0.1, 1e4), st.floats(0.2, 30), st.floats(0.6, 20), st.floats(0.01, 0.9), st.data())
 @settings(max_examples=100, deadline=None)
 def test_spectrum_and_cutoff(amplitude, length, smoothness, share, data):
     model = SpectralModel(amplitude, length, smoothness, share * amplitude, 0.0)

@@ -1,6 +1,7 @@
 """Checks the stores: what other programs read from them, and that half a store never appears."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def test_partial_of_a_killed_writer_is_removed_by_the_next(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     (partial,) = tmp_path.iterdir()
     assert (partial / "half").exists() and not path.exists()
-    living = tmp_path / f".out.partial-{os.getppid()}"
+    living = tmp_path / f".out.partial-{platform.node()}-{os.getppid()}"
     living.write_text("of another process that still runs")
     with atomic_path(path) as temporary:
         temporary.write_text("whole")

@@ -1,5 +1,7 @@
 """Checks that work units cover a sample, divide among jobs, and join without seams."""
 
+from itertools import pairwise
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def test_windows_cover_an_axis_and_overlap(length, tile, halo):
     starts, size = tile_starts(length, tile, halo)
     assert size == min(length, tile + 2 * halo)
     assert starts[0] == 0 and starts[-1] + size == length
-    for first, second in zip(starts, starts[1:], strict=False):
+    for first, second in pairwise(starts):
         assert first < second
         assert first + size - second >= 2 * halo
 

@@ -51,16 +51,6 @@ class Tiling(Section):
     )
 
 
-class Spectral(Section):
-    """The spectral Gaussian process."""
-
-    fit_pixels: Positive = Field(
-        128,
-        description="Edge length in pixels of the central lateral region on which the spectrum "
-        "is fitted by marginal likelihood; the posterior mean is computed for all pixels.",
-    )
-
-
 class Inr(Section):
     """The implicit neural representation that is fitted to each sample."""
 
@@ -205,7 +195,6 @@ class Config(Section):
         description="The method whose volume becomes `volume.ome.zarr`; one of `methods`.",
     )
     tiling: Tiling = Tiling()
-    spectral: Spectral = Spectral()
     inr: Inr = Inr()
     prior: Prior = Prior()
     refine: Refine = Refine()

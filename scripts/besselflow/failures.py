@@ -10,6 +10,7 @@ from pathlib import Path
 
 _BLOCK = re.compile(r"^Error in rule (?P<rule>\w+):\n(?P<body>(?:[ \t]+.*\n?)*)", re.MULTILINE)
 _LOG = re.compile(r"^\s+log: (?P<log>\S.*?)(?: \(check log file|\s*$)", re.MULTILINE)
+_JOB = re.compile(r"^\s+jobid: (?P<job>\d+)$", re.MULTILINE)
 _EXCLUDING_RULE = "exclude_samples"
 _KILLED = (
     "the job ended without a message, as when it is killed for its memory or time; "
@@ -59,7 +60,7 @@ def read_failures(workflow_logs: list[str], results: str) -> list[Failure]:
     )
     failures: dict[tuple[str, str | None], Failure] = {}
     for block in _BLOCK.finditer(text):
-        if block["rule"] == _EXCLUDING_RULE:
+        if block["rule"] == _EXCLUDING_RULE or _finished_later(text, block):
             continue
         found = _LOG.search(block["body"])
         log = found["log"].split(",")[0] if found else None
@@ -67,6 +68,13 @@ def read_failures(workflow_logs: list[str], results: str) -> list[Failure]:
             _sample_of(log, results), block["rule"], _reason_of(log), log
         )
     return list(failures.values())
+
+
+def _finished_later(text: str, block: re.Match) -> bool:
+    """Tell whether a failed job was tried again with success."""
+    job = _JOB.search(block["body"])
+    done = rf"^Finished jobid: {job['job']}\b" if job else "(?!)"
+    return re.search(done, text[block.end() :], re.MULTILINE) is not None
 
 
 def _sample_of(log: str | None, results: str) -> str | None:

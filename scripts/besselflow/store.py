@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,7 +46,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    # Only a writer on the same machine can be told to be dead by its process number.
+    prefix = f".{path.name}.partial-{platform.node()}-"
+    temporary = path.with_name(f"{prefix}{os.getpid()}")
     remove(temporary)
     try:
         yield temporary
@@ -54,7 +57,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         remove(temporary)
-        for stale in path.parent.glob(f".{path.name}.partial-*"):
+        for stale in path.parent.glob(f"{prefix}*"):
             if not _is_running(int(stale.name.rsplit("-", 1)[1])):
                 remove(stale)
 
@@ -101,8 +104,6 @@ class Projections:
         (y, x).
     unit : str
         ``photons`` or ``counts``.
-    read_variance : float
-        Variance of the read noise in `unit` squared; 0 where it is not known.
     attributes : dict
         Everything else that was found out about the acquisition.
     """

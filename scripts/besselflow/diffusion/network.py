@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
@@ -71,7 +72,7 @@ class SliceConditions:
         last = len(positions_um) - 1
         above = torch.searchsorted(positions_um, centres_um).clamp(0, last)
         below = torch.where(positions_um[above] > centres_um, above - 1, above).clamp(0, last)
-        step = float(positions_um.diff().median()) if last else 1.0
+        step = float(np.median(np.diff(positions_um.cpu()))) if last else 1.0
         place = torch.stack(
             [centres_um - positions_um[below], positions_um[above] - centres_um], dim=1
         )

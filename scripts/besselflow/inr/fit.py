@@ -17,6 +17,7 @@ from besselflow.checkpoint import load_checkpoint, save_checkpoint
 from besselflow.config import Inr
 from besselflow.inr.network import FourierMlp
 from besselflow.job import Progress
+from besselflow.noise import pixel_variance
 from besselflow.projection import AxialProjection
 
 _WARM_UP_STEPS = 20
@@ -52,15 +53,8 @@ class InrProblem:
     expected: np.ndarray
 
     def noise_variance(self) -> np.ndarray:
-        """Return the variance of each measured pixel, shape (P, Y, X).
-
-        It grows with the expected intensity as that of photons does, and its value at the mean
-        intensity is the variance that the spectral Gaussian process found: this holds for photons
-        and for counts of an unknown gain.
-        """
-        relative = np.maximum(self.expected, 0) / max(self.spectral.mean, 1e-9)
-        share = (relative + _VARIANCE_FLOOR) / (1 + _VARIANCE_FLOOR)
-        return (self.spectral.noise_variance * share).astype(np.float32)
+        """Return the variance of each measured pixel, shape (P, Y, X)."""
+        return pixel_variance(self.expected, self.spectral.noise_variance, self.spectral.mean)
 
 
 def automatic_bandwidth(model: SpectralModel) -> float:
@@ -83,8 +77,6 @@ def automatic_bandwidth(model: SpectralModel) -> float:
 
 _BANDWIDTH_SHARE = 0.07
 _GRADIENT_LIMIT = 1.0
-# Read noise and the error of the spectral estimate, as a share of the variance at mean intensity.
-_VARIANCE_FLOOR = 0.08
 
 
 def fit_inr(

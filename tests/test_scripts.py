@@ -1,0 +1,544 @@
+"""Runs the script of every rule, one after the other, on tiny acquisitions."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ome_zarr_models.v05
+import pandas as pd
+import pytest
+import tifffile
+import torch
+import zarr
+
+import assemble
+import convert_ground_truth
+import evaluate
+import fit_inr
+import preprocess
+import reconstruct_baseline
+import refine
+import report_cohort
+import report_sample
+import train_prior
+from besselflow.baselines.interpolation import interpolate
+from besselflow.beam import box_profile
+from besselflow.config import BASELINES, METHODS, Config, Inr, Prior, Refine, Tiling
+from besselflow.diffusion.geometry import Geometry
+from besselflow.errors import InputError
+from besselflow.phantoms import draw_phantom
+from besselflow.projection import AxialGrid
+from besselflow.report import SampleReportInputs
+from besselflow.simulate import Detector, simulate_acquisition
+from besselflow.store import open_projections, open_units, open_volume
+from besselflow.tiling import list_units
+
+VOXEL = (1.0, 0.5, 0.5)
+POSITIONS = np.array([2.5, 8.5, 14.5])
+DETECTOR = Detector(photons=300.0, gain=2.0, offset=100.0, read_noise=2.0)
+WHOLE = Tiling(tile=64, halo=8)
+TILED = Tiling(tile=10, halo=3)
+INR = Inr(width=8, depth=1, features=8, steps=30, columns=64, checkpoint_seconds=1e-9)
+PRIOR = Prior(channels=[8, 16], steps=4, batch=2, patch=16, checkpoint_seconds=1e-9)
+REFINE = Refine(evaluations=2, samples=2)
+SEED = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def write_tiff(path, data):
+    tifffile.imwrite(path, data, photometric="minisblack", metadata={"axes": "TCZYX"[-data.ndim :]})
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Files of an acquisition whose stage moved downwards, and the arrays in them."""
+
+    acquisition: Path
+    stage: Path
+    truth: Path
+    counts: np.ndarray
+    truth_counts: np.ndarray
+
+
+def record(folder, times=1, channels=1) -> Raw:
+    counts = np.empty((times, channels, 3, 24, 24), np.uint16)
+    truth = np.empty((times, channels, 18, 24, 24), np.uint16)
+    for t, c in np.ndindex(times, channels):
+        volume = (1 + c) * draw_phantom("vessels", (18, 24, 24), 10 * t + c, VOXEL)
+        taken = simulate_acquisition(
+            volume, box_profile(6.0), POSITIONS[::-1], VOXEL, DETECTOR, seed=t + 7 * c
+        )
+        counts[t, c], truth[t, c] = taken.counts, DETECTOR.noise_free_counts(volume)
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = Raw(folder / "a.tif", folder / "a.csv", folder / "a_truth.tif", counts, truth)
+    single = times == channels == 1
+    write_tiff(raw.acquisition, counts[0, 0] if single else counts)
+    write_tiff(raw.truth, truth[0, 0] if single else truth)
+    # The rows of the table are not in the order of the stack, either.
+    rows = [f"{i},{z:g}" for i, z in enumerate(POSITIONS[::-1])]
+    raw.stage.write_text("\n".join(["projection,z_um", *rows[1:], rows[0]]) + "\n")
+    return raw
+
+
+def photons(counts):
+    return (counts.astype(np.float32) - 100) / 2
+
+
+class Chain:
+    """The rules of the workflow for one sample, with the paths that the workflow gives them."""
+
+    def __init__(self, raw, folder, tiling, truth=True, prior=None):
+        self.raw, self.folder, self.tiling, self.truth = raw, folder, tiling, truth
+        self.prior = prior
+        self.projections = folder / "projections.zarr"
+        self.truth_volume = folder / "ground_truth.ome.zarr" if truth else None
+        self.volumes = {}
+
+    def preprocess(self, offset=100.0, gain=2.0):
+        preprocess.main(
+            self.raw.acquisition,
+            self.raw.stage,
+            self.raw.truth if self.truth else None,
+            "box:6um",
+            VOXEL,
+            offset,
+            gain,
+            "mouse",
+            self.projections,
+        )
+        if self.truth:
+            convert_ground_truth.main(
+                self.raw.truth, VOXEL, offset, gain, "mouse", self.truth_volume
+            )
+        return self
+
+    def units(self, method):
+        shards = range(self.tiling.shards)
+        return [self.folder / "units" / f"{method}-{shard}.zarr" for shard in shards]
+
+    def reconstruct(self, methods):
+        for shard in range(self.tiling.shards):
+            common = {"tiling": self.tiling, "shard": shard}
+            path = lambda method, shard=shard: self.units(method)[shard]  # noqa: E731
+            learned = {"seed": SEED, "threads": 1, "spectral_units": path("spectral")}
+            for method in methods:
+                if method in BASELINES:
+                    reconstruct_baseline.main(
+                        self.projections, method, units_path=path(method), **common
+                    )
+                elif method == "inr":
+                    fit_inr.main(
+                        self.projections, settings=INR, units_path=path("inr"), **learned, **common
+                    )
+                else:
+                    refine.main(
+                        self.projections,
+                        inr_units=path("inr"),
+                        prior_path=self.prior,
+                        settings=REFINE,
+                        units_path=path("diffusion"),
+                        **learned,
+                        **common,
+                    )
+        self.volumes = {method: self.folder / f"{method}.ome.zarr" for method in methods}
+        self.uncertainty = {}
+        if "diffusion" in methods:
+            self.uncertainty = {"diffusion": self.folder / "uncertainty.ome.zarr"}
+        assemble.main(
+            self.projections,
+            {method: self.units(method) for method in methods},
+            self.tiling,
+            self.volumes,
+            self.uncertainty,
+        )
+        return self
+
+    def volume(self, method):
+        return np.asarray(open_volume(self.volumes[method]).data)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture(scope="module")
+def raw_series(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("series"), 2, 2)
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prior")
+    volume = draw_phantom("vessels", (18, 24, 24), 99, VOXEL)
+    write_tiff(folder / "t.tif", DETECTOR.noise_free_counts(volume))
+    train_prior.main(
+        [train_prior.TrainingStack("other mouse", folder / "t.tif", VOXEL, 100.0)],
+        Geometry.of(box_profile(6.0), POSITIONS, VOXEL),
+        PRIOR,
+        SEED,
+        1,
+        folder / "abc.safetensors",
+        folder / "abc.json",
+    )
+    return folder / "abc.safetensors"
+
+
+@pytest.fixture(scope="module")
+def whole(raw, prior, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return Chain(raw, folder, WHOLE, prior=prior).preprocess().reconstruct(METHODS)
+
+
+@pytest.fixture(scope="module")
+def tiled(raw, prior, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiled")
+    return Chain(raw, folder, TILED, prior=prior).preprocess().reconstruct(METHODS)
+
+
+@pytest.fixture(scope="module")
+def reported(whole):
+    """Scores and pages of the chain, under the workflow's names."""
+    results = whole.folder / "results"
+    folder = results / "mouse"
+    evaluate.main(
+        whole.volumes,
+        whole.truth_volume,
+        whole.projections,
+        whole.uncertainty,
+        7,
+        "mouse",
+        folder / "metrics.tsv",
+        folder / "slice_metrics.tsv",
+        evaluate.fitted_noise_variance(whole.volumes["spectral"]),
+    )
+    report_sample.main(
+        SampleReportInputs(
+            sample="mouse",
+            projections=whole.projections,
+            volumes=whole.volumes,
+            final="diffusion",
+            metrics=folder / "metrics.tsv",
+            slices=folder / "slice_metrics.tsv",
+            truth=whole.truth_volume,
+            uncertainty=whole.uncertainty["diffusion"],
+            settings=Config().model_dump(exclude={"samples", "results"}),
+            row={"beam_profile": "box:6um"},
+        ),
+        folder / "report.html",
+        whole.prior.with_suffix(".json"),
+    )
+    statuses = report_cohort.list_statuses(
+        ["mouse"], {"rat": "rat.tif is truncated; copy it again"}, ["other mouse"]
+    )
+    report_cohort.main(
+        results / "report.html", results / "metrics.tsv", results, statuses, "diffusion"
+    )
+    return results
+
+
+# --- preprocess, convert_ground_truth.
+
+
+def test_projections_are_photons_sorted_by_position(whole, raw):
+    measured = open_projections(whole.projections)
+    np.testing.assert_array_equal(measured.positions_um, POSITIONS)
+    np.testing.assert_array_equal(np.asarray(measured.data), photons(raw.counts[:, :, ::-1]))
+    assert measured.unit == "photons"
+    assert measured.grid == AxialGrid(0.0, 1.0, 18)
+    assert measured.voxel_size_um == VOXEL
+    scale = np.percentile(photons(raw.counts), 99.9)
+    assert measured.attributes["scale"] == [[pytest.approx(scale)]]
+    assert measured.attributes["sample"] == "mouse"
+    assert measured.attributes["saturated_fraction"] == 0
+
+
+def test_truth_has_the_unit_of_the_projections(whole, raw):
+    truth = open_volume(whole.truth_volume)
+    np.testing.assert_array_equal(np.asarray(truth.data), photons(raw.truth_counts))
+    assert truth.attributes["unit"] == "photons"
+    assert truth.voxel_size_um == VOXEL and truth.origin_um == (0, 0, 0)
+    # The projections are windows of this very truth.
+    measured = open_projections(whole.projections)
+    residual = measured.operator.forward(np.asarray(truth.data)) - np.asarray(measured.data)
+    assert abs(residual.mean()) < 0.5
+    assert residual.var() == pytest.approx(np.asarray(measured.data).mean() + 1, rel=0.25)
+
+
+def test_counts_stay_counts_without_a_gain(raw, tmp_path):
+    chain = Chain(raw, tmp_path, WHOLE).preprocess(offset=None, gain=None)
+    measured = open_projections(chain.projections)
+    assert measured.unit == "counts"
+    np.testing.assert_array_equal(np.asarray(measured.data), raw.counts[:, :, ::-1])
+    assert open_volume(chain.truth_volume).attributes["unit"] == "counts"
+
+
+def test_grid_without_ground_truth_holds_all_that_was_seen(raw, tmp_path):
+    chain = Chain(raw, tmp_path, WHOLE, truth=False).preprocess()
+    measured = open_projections(chain.projections)
+    assert measured.grid == AxialGrid.covering(box_profile(6.0), POSITIONS, 1.0)
+    np.testing.assert_allclose(measured.operator.matrix.sum(axis=1), 1, atol=1e-5)
+
+
+def test_saturated_pixels_are_counted(raw, tmp_path):
+    counts = raw.counts[0, 0].copy()
+    counts[0, :6, :24] = np.iinfo(np.uint16).max
+    write_tiff(tmp_path / "a.tif", counts)
+    spoilt = Raw(tmp_path / "a.tif", raw.stage, raw.truth, counts, raw.truth_counts)
+    chain = Chain(spoilt, tmp_path, WHOLE).preprocess()
+    measured = open_projections(chain.projections)
+    assert measured.attributes["saturated_fraction"] == pytest.approx(1 / 12)
+
+
+@pytest.mark.parametrize("spoil", ["nan", "missing"])
+def test_unusable_acquisition_is_refused(raw, tmp_path, spoil):
+    counts = raw.counts[0, 0].astype(np.float32)
+    if spoil == "nan":
+        counts[1, 5, 5] = np.nan
+    else:
+        counts = counts[:2]
+    write_tiff(tmp_path / "a.tif", counts)
+    spoilt = Raw(tmp_path / "a.tif", raw.stage, raw.truth, counts, raw.truth_counts)
+    with pytest.raises(InputError, match="finite numbers" if spoil == "nan" else "lists 3"):
+        Chain(spoilt, tmp_path, WHOLE).preprocess()
+    assert not (tmp_path / "projections.zarr").exists()
+
+
+# --- reconstruct_baseline, fit_inr, refine, assemble.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_volumes_are_valid_and_on_the_grid(tiled, method):
+    path = tiled.volumes[method]
+    ome_zarr_models.v05.Image.from_zarr(zarr.open_group(str(path), mode="r"))
+    volume = open_volume(path)
+    assert volume.data.shape == (1, 1, 18, 24, 24)
+    assert volume.voxel_size_um == VOXEL and volume.origin_um == (0, 0, 0)
+    assert np.isfinite(np.asarray(volume.data)).all()
+    assert volume.attributes["unit"] == "photons" and volume.attributes["method"] == method
+    records = volume.attributes["records"]
+    assert [record["unit"] for record in records] == [0, 1, 2, 3]
+    assert all(record["seconds"] > 0 for record in records)
+
+
+def test_interpolation_is_that_of_the_library(whole, raw):
+    expected = interpolate(photons(raw.counts[0, 0, ::-1]), POSITIONS, np.arange(18.0))
+    np.testing.assert_allclose(whole.volume("interpolation")[0, 0], expected, rtol=1e-6)
+
+
+def test_tiles_do_not_change_interpolation(whole, tiled):
+    np.testing.assert_allclose(
+        tiled.volume("interpolation"), whole.volume("interpolation"), rtol=1e-5
+    )
+
+
+def test_tiles_change_spectral_less_than_the_noise(whole, tiled):
+    noise = evaluate.fitted_noise_variance(tiled.volumes["spectral"]) ** 0.5
+    difference = tiled.volume("spectral") - whole.volume("spectral")
+    assert np.sqrt(np.mean(difference**2)) < noise
+    models = [
+        {key: r[key] for key in ("amplitude", "length_um", "noise_variance")}
+        for r in open_volume(tiled.volumes["spectral"]).attributes["records"]
+    ]
+    assert all(model == models[0] for model in models)
+
+
+def test_one_model_is_fitted_to_all_tiles(tiled):
+    measured = open_projections(tiled.projections)
+    units = list_units(measured.data.shape, TILED.tile, TILED.halo)
+    mean = np.mean([measured.unit_data(unit) for unit in units])
+    for record in open_volume(tiled.volumes["spectral"]).attributes["records"]:
+        assert record["mean"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_methods_explain_the_data(whole):
+    measured = open_projections(whole.projections)
+    variance = evaluate.fitted_noise_variance(whole.volumes["spectral"])
+    chi2 = {}
+    for method in ("spectral", "diffusion"):
+        residual = measured.operator.forward(whole.volume(method)) - np.asarray(measured.data)
+        chi2[method] = np.mean(residual**2) / variance
+        assert chi2[method] < 1.3
+    assert whole.volume("inr").min() > 0
+
+
+def test_uncertainty_is_positive_where_samples_differ(whole, tiled):
+    for chain in (whole, tiled):
+        std = np.asarray(open_volume(chain.uncertainty["diffusion"]).data)
+        assert std.shape == (1, 1, 18, 24, 24)
+        assert std.min() >= 0 and std.mean() > 0
+
+
+def test_shards_do_not_change_any_volume(raw, prior, tiled, tmp_path):
+    sharded = Chain(raw, tmp_path, Tiling(tile=10, halo=3, shards=3), prior=prior)
+    sharded.preprocess().reconstruct(METHODS)
+    assert [len(open_units([path]).records) for path in sharded.units("inr")] == [1, 2, 1]
+    for method in METHODS:
+        np.testing.assert_array_equal(sharded.volume(method), tiled.volume(method))
+    std = [np.asarray(open_volume(c.uncertainty["diffusion"]).data) for c in (sharded, tiled)]
+    np.testing.assert_array_equal(*std)
+
+
+def test_more_shards_than_units(raw, whole, tmp_path):
+    chain = Chain(raw, tmp_path, Tiling(tile=64, halo=8, shards=2)).preprocess()
+    chain.reconstruct(("interpolation", "spectral", "inr"))
+    for method in chain.volumes:
+        np.testing.assert_array_equal(chain.volume(method), whole.volume(method))
+
+
+def test_finished_fit_leaves_no_checkpoints(whole, prior):
+    assert {path.name for path in (whole.folder / "units").iterdir()} == {
+        f"{method}-0.zarr" for method in METHODS
+    }
+    assert {path.name for path in prior.parent.iterdir()} == {
+        "t.tif",
+        "abc.safetensors",
+        "abc.json",
+    }
+
+
+def test_each_time_and_channel_is_reconstructed_by_itself(raw_series, tmp_path):
+    chain = Chain(raw_series, tmp_path / "all", Tiling(tile=64, halo=8, shards=2))
+    chain.preprocess().reconstruct(BASELINES)
+    assert open_volume(chain.truth_volume).data.shape == (2, 2, 18, 24, 24)
+    for t, c in np.ndindex(2, 2):
+        folder = tmp_path / f"{t}-{c}"
+        folder.mkdir()
+        write_tiff(folder / "a.tif", raw_series.counts[t, c])
+        write_tiff(folder / "truth.tif", raw_series.truth_counts[t, c])
+        alone = Raw(folder / "a.tif", raw_series.stage, folder / "truth.tif", None, None)
+        single = Chain(alone, folder, WHOLE).preprocess().reconstruct(BASELINES)
+        for method in BASELINES:
+            np.testing.assert_allclose(
+                chain.volume(method)[t, c], single.volume(method)[0, 0], rtol=1e-5, atol=1e-4
+            )
+
+
+def test_time_series_goes_through_all_methods(raw_series, prior, tmp_path):
+    chain = Chain(raw_series, tmp_path, WHOLE, truth=False, prior=prior)
+    chain.preprocess().reconstruct(METHODS)
+    measured = open_projections(chain.projections)
+    data = np.asarray(measured.data)
+    scale = np.percentile(data, 99.9, axis=(2, 3, 4))
+    np.testing.assert_allclose(measured.attributes["scale"], scale, rtol=1e-5)
+    for method in METHODS:
+        volume = chain.volume(method)
+        assert volume.shape == (2, 2, 18, 24, 24)
+        # Few steps leave the INR dark; the others have the brightness of their own place.
+        if method != "inr":
+            seen = measured.operator.forward(volume).mean(axis=(2, 3, 4))
+            np.testing.assert_allclose(seen, data.mean(axis=(2, 3, 4)), rtol=0.1)
+    metrics = tmp_path / "metrics.tsv"
+    evaluate.main(
+        chain.volumes, None, chain.projections, {}, 7, "m", metrics, tmp_path / "s.tsv", 20.0
+    )
+    table = pd.read_csv(metrics, sep="\t")
+    assert set(table["metric"]) == {"chi2"} and set(table["method"]) == set(METHODS)
+    assert len(pd.read_csv(tmp_path / "s.tsv", sep="\t")) == 0
+
+
+def test_unit_stores_are_told_apart_by_method():
+    paths = [Path(f"{method}-{shard}") for method in METHODS for shard in range(2)]
+    stores = assemble.stores_by_method(list(METHODS), paths)
+    assert stores == {m: [Path(f"{m}-0"), Path(f"{m}-1")] for m in METHODS}
+
+
+# --- train_prior.
+
+
+def test_prior_tells_what_it_was_trained_on(prior):
+    info = json.loads(prior.with_suffix(".json").read_text())
+    assert info["trained_on"] == ["other mouse"]
+    assert info["steps"] == PRIOR.steps
+    assert Geometry.from_dict(info["geometry"]) == Geometry.of(box_profile(6.0), POSITIONS, VOXEL)
+
+
+def test_without_training_samples_phantoms_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_prior, "_PHANTOM_SHAPE", (18, 24, 24))
+    train_prior.main(
+        [],
+        Geometry.of(box_profile(6.0), POSITIONS, VOXEL),
+        PRIOR.model_copy(update={"steps": 1}),
+        SEED,
+        1,
+        tmp_path / "p.safetensors",
+        tmp_path / "p.json",
+    )
+    names = json.loads((tmp_path / "p.json").read_text())["trained_on"]
+    assert len(names) == len(set(names)) == 6
+    assert [name.split()[1] for name in names] == ["vessels", "neuron", "cells"] * 2
+
+
+def test_training_volumes_are_brought_to_the_voxels_of_the_geometry(tmp_path):
+    z = np.arange(12.0)[:, None, None]
+    counts = (100 + 50 * z + np.zeros((2, 12, 10, 10))).astype(np.uint16)
+    counts[1] += 7
+    write_tiff(tmp_path / "t.tif", counts)
+    stack = train_prior.TrainingStack("t", tmp_path / "t.tif", (1.0, 1.0, 1.0), 100.0)
+    same = train_prior.load_training_volumes(stack, (1.0, 1.0, 1.0))
+    assert list(same) == ["t channel 0", "t channel 1"]
+    np.testing.assert_array_equal(same["t channel 1"], counts[1] - 100.0)
+    fine = train_prior.load_training_volumes(stack, (0.5, 1.0, 2.0))["t channel 0"]
+    assert fine.shape == (24, 10, 5)
+    np.testing.assert_allclose(fine[:, 3, 3], np.linspace(0, 550, 24), rtol=1e-4)
+
+
+# --- evaluate, report_sample, report_cohort.
+
+
+def test_scores_of_all_methods(reported, whole):
+    table = pd.read_csv(reported / "mouse" / "metrics.tsv", sep="\t")
+    assert list(table.columns) == ["sample", "method", "metric", "value"]
+    assert set(table["sample"]) == {"mouse"}
+    scores = table.pivot(index="method", columns="metric", values="value")
+    assert set(scores.index) == set(METHODS)
+    assert {"psnr", "psnr_3d", "ssim", "dice", "chi2"} <= set(scores.columns)
+    needed = scores[["psnr", "psnr_3d", "ssim", "dice", "chi2"]]
+    assert np.isfinite(needed.to_numpy()).all()
+    truth = np.asarray(open_volume(whole.truth_volume).data)[0, 0, 3:15]
+    peak = float(np.asarray(open_volume(whole.truth_volume).data).max())
+    for method in METHODS:
+        estimate = np.clip(whole.volume(method)[0, 0, 3:15], 0, peak)
+        error = np.mean((estimate - np.maximum(truth, 0)) ** 2, axis=(1, 2))
+        psnr = 10 * np.log10(peak**2 / error)
+        assert scores.loc[method, "psnr"] == pytest.approx(psnr.mean(), abs=1e-3)
+        expected = 10 * np.log10(peak**2 / error.mean())
+        assert scores.loc[method, "psnr_3d"] == pytest.approx(expected, abs=1e-3)
+    slices = pd.read_csv(reported / "mouse" / "slice_metrics.tsv", sep="\t")
+    assert sorted(set(slices["z_um"])) == list(range(3, 15))
+    assert len(slices) == 12 * len(METHODS)
+
+
+def test_sample_page_shows_methods_and_training(reported):
+    page = (reported / "mouse" / "report.html").read_text(encoding="utf-8")
+    assert "mouse" in page and "other mouse" in page
+    for method in METHODS:
+        assert method in page
+    assert page.count("data:image/") >= len(METHODS)
+    assert 'src="http' not in page
+
+
+def test_cohort_page_and_table(reported):
+    page = (reported / "report.html").read_text(encoding="utf-8")
+    assert 'href="mouse/report.html"' in page
+    assert "rat.tif is truncated; copy it again" in page
+    assert "other mouse" in page
+    cohort = pd.read_csv(reported / "metrics.tsv", sep="\t")
+    pd.testing.assert_frame_equal(cohort, pd.read_csv(reported / "mouse/metrics.tsv", sep="\t"))
+
+
+def test_excluded_training_samples_are_listed_once():
+    statuses = report_cohort.list_statuses(["a"], {"b": "broken", "t": "broken"}, ["t", "u"])
+    assert [(s.sample, s.status) for s in statuses] == [
+        ("a", "done"),
+        ("b", "excluded"),
+        ("t", "excluded"),
+        ("u", "done"),
+    ]
