@@ -105,9 +105,6 @@ def random_conditions(depth=9, shape=(6, 8), noise=0.03):
     )
 
 
-# --- Conditions.
-
-
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=7), st.integers(-20, 20))
 @settings(max_examples=150, deadline=None)
 def test_nearest_projections_of_every_slice(steps, first):
@@ -118,8 +115,7 @@ def test_nearest_projections_of_every_slice(steps, first):
     found = SliceConditions.of(
         spectral, images, torch.from_numpy(positions), torch.from_numpy(centres), 0.1
     )
-    # Of an even number of steps, the lower of the two in the middle.
-    step = np.sort(np.diff(positions))[(len(positions) - 2) // 2] if len(positions) > 1 else 1.0
+    step = np.median(np.diff(positions)) if len(positions) > 1 else 1.0
     for z, centre in enumerate(centres):
         lower, upper = np.flatnonzero(positions <= centre), np.flatnonzero(positions >= centre)
         below = lower[-1] if lower.size else 0
@@ -142,9 +138,6 @@ def test_gathered_channels_are_mirrored_at_the_ends():
         for channel in range(2):
             assert torch.all(other[n, 2 + channel] == conditions.place[z, channel])
     torch.testing.assert_close(other[:, 4], torch.full_like(other[:, 4], 10 * conditions.noise))
-
-
-# --- The denoiser.
 
 
 @pytest.mark.parametrize("sigma", [0.003, 0.2, 1.0])
@@ -220,9 +213,6 @@ def test_images_of_any_size():
     assert torch.isfinite(found).all()
 
 
-# --- Geometry.
-
-
 def test_equal_setups_compare_equal():
     exact = Geometry.of(gaussian_profile(12.0), np.arange(0, 60, 6.0), (1.5, 0.5, 0.5))
     jittered = Geometry.of(
@@ -272,9 +262,6 @@ def test_phase_moves_the_projections_by_a_part_of_a_step():
     first = GEOMETRY.acquisition_of(40, 0.0)[0]
     moved = GEOMETRY.acquisition_of(40, 0.25)[0]
     np.testing.assert_allclose(moved[:5] - first[:5], 0.25 * 6)
-
-
-# --- Training.
 
 
 def projections_of(conditions, n_slices):
@@ -402,9 +389,6 @@ def test_expected_error_between_the_measured_levels():
     assert prior.error_at(math.sqrt(0.001)) == pytest.approx(math.sqrt(0.002 * 0.02))
     assert prior.error_at(5.0) == pytest.approx(0.05)
     assert prior.error_at(1e-4) == pytest.approx(0.002)
-
-
-# --- Sampling.
 
 
 class Oracle:

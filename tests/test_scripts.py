@@ -244,9 +244,6 @@ def reported(whole):
     return results
 
 
-# --- preprocess, convert_ground_truth.
-
-
 def test_projections_are_photons_sorted_by_position(whole, raw):
     measured = open_projections(whole.projections)
     np.testing.assert_array_equal(measured.positions_um, POSITIONS)
@@ -309,9 +306,6 @@ def test_unusable_acquisition_is_refused(raw, tmp_path, spoil):
     with pytest.raises(InputError, match="finite numbers" if spoil == "nan" else "lists 3"):
         Chain(spoilt, tmp_path, WHOLE).preprocess()
     assert not (tmp_path / "projections.zarr").exists()
-
-
-# --- reconstruct_baseline, fit_inr, refine, assemble.
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -450,9 +444,6 @@ def test_unit_stores_are_told_apart_by_method():
     assert stores == {m: [Path(f"{m}-0"), Path(f"{m}-1")] for m in METHODS}
 
 
-# --- train_prior.
-
-
 def test_prior_tells_what_it_was_trained_on(prior):
     info = json.loads(prior.with_suffix(".json").read_text())
     assert info["trained_on"] == ["other mouse"]
@@ -488,9 +479,6 @@ def test_training_volumes_are_brought_to_the_voxels_of_the_geometry(tmp_path):
     fine = train_prior.load_training_volumes(stack, (0.5, 1.0, 2.0))["t channel 0"]
     assert fine.shape == (24, 10, 5)
     np.testing.assert_allclose(fine[:, 3, 3], np.linspace(0, 550, 24), rtol=1e-4)
-
-
-# --- evaluate, report_sample, report_cohort.
 
 
 def test_scores_of_all_methods(reported, whole):

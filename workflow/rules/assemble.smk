@@ -1,15 +1,3 @@
-def units_of(method):
-    return [units_path(method).replace("{shard}", str(shard)) for shard in SHARDS]
-
-
-def assembled_outputs():
-    paths = [directory(volume_path("{sample}", method)) for method in CONFIG.methods]
-    outputs = {"volumes": paths}
-    if HAS_UNCERTAINTY:
-        outputs["uncertainty"] = directory(f"{RESULTS}/{{sample}}/uncertainty.ome.zarr")
-    return outputs
-
-
 # One job for all methods of a sample: each is little work, and a job has its price on a cluster.
 rule assemble:
     input:
@@ -21,6 +9,8 @@ rule assemble:
         f"{RESULTS}/{{sample}}/logs/assemble.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/assemble.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,

@@ -11,6 +11,11 @@ from besselflow.config import BASELINES
 from besselflow.errors import InputError
 from besselflow.job import CONTROLLER_VARIABLE
 from besselflow.runs import Run
+from snakemake.logging import logger
+
+# Two lines before every job that say nothing about it.
+CHATTER = re.compile(r"Select jobs to execute|Execute \d+ jobs")
+logger.addFilter(lambda record: not CHATTER.match(str(record.msg)))
 
 # Jobs end soon after the process that started them: see besselflow.job.
 os.environ[CONTROLLER_VARIABLE] = str(os.getpid())
@@ -41,49 +46,6 @@ def exclusion_marker():
     return [f"{RESULTS}/.excluded-samples"] if RUN.rejected else []
 
 
-rule exclude_samples:
-    output:
-        touch(f"{RESULTS}/.excluded-samples"),
-    log:
-        f"{RESULTS}/logs/exclude_samples.log",
-    params:
-        text=RUN.describe_rejections(),
-    message:
-        "Some samples were excluded by the check of the input; the others go on"
-    shell:
-        "printf '%s\n' {params.text:q} > {log}; exit 1"
-
-
-def sample_of(wildcards):
-    return RUN.tests[wildcards.sample]
-
-
-def volume_path(sample, method):
-    """The final method's volume has the fixed name; the others lie beside each other."""
-    if method == CONFIG.final:
-        return f"{RESULTS}/{sample}/volume.ome.zarr"
-    return f"{RESULTS}/{sample}/methods/{method}.ome.zarr"
-
-
-def units_path(method):
-    return f"{RESULTS}/{{sample}}/units/{method}-{{shard}}.zarr"
-
-
-def truth_of(wildcards):
-    """The ground-truth volume as an input, where the sample has one."""
-    if sample_of(wildcards).ground_truth is None:
-        return []
-    return f"{RESULTS}/{wildcards.sample}/ground_truth.ome.zarr"
-
-
-def uncertainty_of(wildcards):
-    return f"{RESULTS}/{wildcards.sample}/uncertainty.ome.zarr" if HAS_UNCERTAINTY else []
-
-
-def prior_of(wildcards, suffix="safetensors"):
-    return f"{RESULTS}/priors/{RUN.geometry_of(wildcards.sample).key}.{suffix}"
-
-
 def remember_exclusions():
     RUN.remember_exclusions()
 
@@ -93,8 +55,11 @@ def announce_report():
 
 
 def resume_command():
-    arguments = [a for a in sys.argv[1:] if a != "--unlock"]
-    return shlex.join(["snakemake", *arguments])
+    """Repeat how this run was started, such that what is finished stays."""
+    called = Path(sys.argv[0]).name == "snakemake"
+    program = ["snakemake"] if called else [sys.executable, "-m", "snakemake"]
+    again = {"-F", "--forceall"}
+    return shlex.join(program + [part for part in sys.argv[1:] if part not in again])
 
 
 def summarise_failures(log):

@@ -11,6 +11,8 @@ rule evaluate:
         f"{RESULTS}/{{sample}}/logs/evaluate.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/evaluate.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,

@@ -1,25 +1,3 @@
-def preprocess_inputs(wildcards):
-    sample = sample_of(wildcards)
-    inputs = {
-        "acquisition": str(sample.acquisition),
-        "stage_positions": str(sample.stage_positions),
-    }
-    if Path(sample.beam_profile).is_file():
-        inputs["beam_profile"] = sample.beam_profile
-    if sample.ground_truth is not None:
-        inputs["ground_truth"] = str(sample.ground_truth)
-    return inputs
-
-
-def intensity_settings(wildcards):
-    sample = sample_of(wildcards)
-    return {
-        "voxel_size_um": list(sample.voxel_size_um),
-        "offset": sample.offset,
-        "gain": sample.gain,
-    }
-
-
 rule preprocess:
     input:
         unpack(preprocess_inputs),
@@ -29,6 +7,8 @@ rule preprocess:
         f"{RESULTS}/{{sample}}/logs/preprocess.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/preprocess.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -51,6 +31,8 @@ rule convert_ground_truth:
         f"{RESULTS}/{{sample}}/logs/convert_ground_truth.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/convert_ground_truth.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,

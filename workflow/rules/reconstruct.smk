@@ -7,6 +7,8 @@ rule reconstruct_baseline:
         f"{RESULTS}/{{sample}}/logs/reconstruct_baseline-{{baseline}}-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/reconstruct_baseline-{{baseline}}-{{shard}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
@@ -29,6 +31,8 @@ rule fit_inr:
         f"{RESULTS}/{{sample}}/logs/fit_inr-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/fit_inr-{{shard}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,

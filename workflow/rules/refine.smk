@@ -8,6 +8,8 @@ rule train_prior:
         f"{RESULTS}/priors/logs/train_prior-{{geometry}}.log",
     benchmark:
         f"{RESULTS}/priors/benchmarks/train_prior-{{geometry}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
@@ -42,6 +44,8 @@ rule refine:
         f"{RESULTS}/{{sample}}/logs/refine-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/refine-{{shard}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,

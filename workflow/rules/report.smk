@@ -1,24 +1,3 @@
-def prior_info_of(wildcards):
-    return prior_of(wildcards, "json") if "diffusion" in CONFIG.methods else []
-
-
-def benchmarks_of(wildcards):
-    folder = f"{RESULTS}/{wildcards.sample}/benchmarks"
-    stages = {"preprocess": f"{folder}/preprocess.tsv"}
-    for method in CONFIG.methods:
-        stage = {"inr": "fit_inr", "diffusion": "refine"}.get(
-            method, f"reconstruct_baseline-{method}"
-        )
-        for shard in SHARDS:
-            stages[f"{stage}-{shard}"] = f"{folder}/{stage}-{shard}.tsv"
-    if "diffusion" in CONFIG.methods:
-        key = RUN.geometry_of(wildcards.sample).key
-        stages["train_prior"] = f"{RESULTS}/priors/benchmarks/train_prior-{key}.tsv"
-    return stages | {
-        stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "evaluate")
-    }
-
-
 rule report_sample:
     input:
         volumes=[volume_path("{sample}", method) for method in CONFIG.methods],
@@ -39,6 +18,8 @@ rule report_sample:
         f"{RESULTS}/{{sample}}/logs/report_sample.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/report_sample.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -71,6 +52,8 @@ rule report_cohort:
         f"{RESULTS}/logs/report_cohort.log",
     benchmark:
         f"{RESULTS}/benchmarks/report_cohort.tsv"
+    conda:
+        "../../envs/environment.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
@@ -79,7 +62,7 @@ rule report_cohort:
         samples=list(RUN.tests),
         rejected=RUN.reasons(),
         trains=list(RUN.trains),
-        results=RESULTS,
+        results=subpath(output.report, parent=True),
         final=CONFIG.final,
     message:
         "writing the report of all samples"
