@@ -24,7 +24,7 @@ def test_empty_configuration_is_the_default():
         ({"tilling": {}}, "tilling", 'did you mean "tiling"?'),
         ({"inr": {"step": 3}}, "inr.step", 'did you mean "steps"?'),
         ({"prior": {"chanels": [8, 8]}}, "prior.chanels", 'did you mean "channels"?'),
-        ({"refine": {"xyzzy": 3}}, "refine.xyzzy", "known keys: evaluations, samples, start_noise"),
+        ({"evaluate": {"xyzzy": 3}}, "evaluate.xyzzy", "known keys: ssim_window"),
     ],
 )
 def test_unknown_keys_get_a_suggestion(values, key, remedy):

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from besselflow import __version__
 from besselflow.report.figures import DARK, LIGHT, Theme
 from besselflow.store import atomic_path
 
@@ -32,7 +33,7 @@ METHOD_NOTES = {
 }
 """One line per method, for readers who do not know it."""
 
-_SOFTWARE = ("besselflow", "torch", "numpy", "zarr", "dask", "scikit-image", "snakemake")
+_SOFTWARE = ("torch", "monai", "numpy", "zarr", "dask", "scikit-image", "snakemake")
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,9 @@ class ThemedImage:
     dark: str
 
 
-def version() -> str:
-    """Return the installed version of BesselFlow."""
-    return importlib.metadata.version("besselflow")
-
-
 def software_versions() -> dict[str, str]:
     """Return name -> version of Python and of the libraries that shape the result."""
-    versions = {"Python": platform.python_version()}
+    versions = {"BesselFlow": __version__, "Python": platform.python_version()}
     for name in _SOFTWARE:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -85,7 +81,7 @@ def write_page(path: Path | str, template: str, **context: Any) -> None:
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
-    text = environment.get_template(template).render(version=version(), **context)
+    text = environment.get_template(template).render(version=__version__, **context)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

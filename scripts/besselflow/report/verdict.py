@@ -10,8 +10,9 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 
+from besselflow import __version__
 from besselflow.metrics import scored_slices
-from besselflow.report.page import format_number, software_versions, version
+from besselflow.report.page import format_number, software_versions
 from besselflow.store import Projections
 
 CITATION = (
@@ -320,7 +321,7 @@ def methods_paragraph(
     """
     text = [
         f"Volumes of {measured.grid.n_slices} slices were reconstructed with BesselFlow "
-        f"{version()} from {len(measured.positions_um)} Bessel-beam projections (step "
+        f"{__version__} from {len(measured.positions_um)} Bessel-beam projections (step "
         f"{_describe_step(measured.positions_um)}; axial profile of "
         f"{measured.profile.fwhm_um:.3g} µm full width at half maximum). Each projection was "
         "modelled as the sample's intensity integrated along z with the axial profile as weight."
