@@ -1,0 +1,76 @@
+"""Dry runs: which jobs follow from a sheet and a configuration."""
+
+import pytest
+
+from tiny_runs import TinyFacility, job_counts
+
+pytestmark = pytest.mark.workflow
+
+EVERYTHING = {
+    "preprocess": 2,
+    "convert_ground_truth": 1,
+    "reconstruct_baseline": 4,
+    "fit_inr": 2,
+    "train_prior": 1,
+    "refine": 2,
+    "assemble": 2,
+    "evaluate": 2,
+    "report_sample": 2,
+    "report_cohort": 1,
+    "all": 1,
+    "total": 20,
+}
+
+
+def plan(facility, *arguments):
+    dry = facility.run("--dry-run", *arguments)
+    assert dry.returncode == 0, dry.stdout
+    return job_counts(dry.stdout), dry.stdout
+
+
+def test_all_stages_follow_from_the_defaults(small):
+    counts, output = plan(small)
+    assert counts == EVERYTHING
+    assert "known: fitting the implicit neural representation" in output
+    assert not small.results.exists()
+
+
+def test_no_prior_is_trained_without_diffusion(small):
+    counts, _ = plan(small, "--config", "methods=[spectral,inr]", "final=inr")
+    changed = {"reconstruct_baseline": 2, "total": 15}
+    unchanged = {k: v for k, v in EVERYTHING.items() if k not in ("train_prior", "refine")}
+    assert counts == unchanged | changed
+
+
+def test_the_final_method_gets_the_fixed_name(small):
+    _, output = plan(small, "--config", "final=spectral", "--quiet", "host")
+    wanted = "results/known/methods/diffusion.ome.zarr"
+    made = next(line for line in output.splitlines() if wanted in line)
+    assert "results/known/volume.ome.zarr" in made
+    assert "results/known/methods/inr.ome.zarr" in made
+    assert "methods/spectral.ome.zarr" not in output
+    # The spread of the samples belongs to diffusion, and would say nothing of another volume.
+    assert "uncertainty" not in output
+
+
+def test_shards_multiply_the_reconstructions_only(small):
+    counts, _ = plan(small, "--config", "tiling={shards: 2}")
+    double = {name: 2 * EVERYTHING[name] for name in ("reconstruct_baseline", "fit_inr", "refine")}
+    assert counts == EVERYTHING | double | {"total": 28}
+
+
+def test_samples_of_other_geometry_get_a_prior_of_their_own(tmp_path):
+    facility = TinyFacility(tmp_path)
+    facility.add_test("coarse", step_um=6.0)
+    facility.add_test("fine", seed=6, step_um=3.0)
+    # No row has the role train: the prior is trained all the same, on phantoms.
+    assert plan(facility)[0]["train_prior"] == 2
+
+
+def test_an_excluded_sample_has_no_jobs_but_one_that_fails(tmp_path):
+    facility = TinyFacility(tmp_path, methods=["interpolation"], final="interpolation")
+    facility.add_test("good")
+    facility.add_test("broken").write_bytes(b"not an image")
+    counts, output = plan(facility)
+    assert counts["preprocess"] == 1 and counts["exclude_samples"] == 1
+    assert 'sample "broken" is left out' in output

@@ -1,0 +1,85 @@
+def sample_of(wildcards):
+    return RUN.tests[wildcards.sample]
+
+
+def volume_path(sample, method):
+    """The final method's volume has the fixed name; the others lie beside each other."""
+    if method == CONFIG.final:
+        return f"{RESULTS}/{sample}/volume.ome.zarr"
+    return f"{RESULTS}/{sample}/methods/{method}.ome.zarr"
+
+
+def units_path(method):
+    return f"{RESULTS}/{{sample}}/units/{method}-{{shard}}.zarr"
+
+
+def truth_of(wildcards):
+    """The ground-truth volume as an input, where the sample has one."""
+    if sample_of(wildcards).ground_truth is None:
+        return []
+    return f"{RESULTS}/{wildcards.sample}/ground_truth.ome.zarr"
+
+
+def uncertainty_of(wildcards):
+    return (
+        f"{RESULTS}/{wildcards.sample}/uncertainty.ome.zarr" if HAS_UNCERTAINTY else []
+    )
+
+
+def prior_of(wildcards, suffix="safetensors"):
+    return f"{RESULTS}/priors/{RUN.geometry_of(wildcards.sample).key}.{suffix}"
+
+
+def preprocess_inputs(wildcards):
+    sample = sample_of(wildcards)
+    inputs = {
+        "acquisition": str(sample.acquisition),
+        "stage_positions": str(sample.stage_positions),
+    }
+    if Path(sample.beam_profile).is_file():
+        inputs["beam_profile"] = sample.beam_profile
+    if sample.ground_truth is not None:
+        inputs["ground_truth"] = str(sample.ground_truth)
+    return inputs
+
+
+def intensity_settings(wildcards):
+    sample = sample_of(wildcards)
+    return {
+        "voxel_size_um": list(sample.voxel_size_um),
+        "offset": sample.offset,
+        "gain": sample.gain,
+    }
+
+
+def units_of(method):
+    return [units_path(method).replace("{shard}", str(shard)) for shard in SHARDS]
+
+
+def assembled_outputs():
+    paths = [directory(volume_path("{sample}", method)) for method in CONFIG.methods]
+    outputs = {"volumes": paths}
+    if HAS_UNCERTAINTY:
+        outputs["uncertainty"] = directory(f"{RESULTS}/{{sample}}/uncertainty.ome.zarr")
+    return outputs
+
+
+def prior_info_of(wildcards):
+    return prior_of(wildcards, "json") if "diffusion" in CONFIG.methods else []
+
+
+def benchmarks_of(wildcards):
+    folder = f"{RESULTS}/{wildcards.sample}/benchmarks"
+    stages = {"preprocess": f"{folder}/preprocess.tsv"}
+    for method in CONFIG.methods:
+        stage = {"inr": "fit_inr", "diffusion": "refine"}.get(
+            method, f"reconstruct_baseline-{method}"
+        )
+        for shard in SHARDS:
+            stages[f"{stage}-{shard}"] = f"{folder}/{stage}-{shard}.tsv"
+    if "diffusion" in CONFIG.methods:
+        key = RUN.geometry_of(wildcards.sample).key
+        stages["train_prior"] = f"{RESULTS}/priors/benchmarks/train_prior-{key}.tsv"
+    return stages | {
+        stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "evaluate")
+    }
