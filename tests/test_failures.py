@@ -1,91 +1,16 @@
 """Checks the summary of a failed run, from recorded logs and from a run that really fails."""
 
+import logging
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from besselflow.failures import Failure, read_failures, summarise
+from besselflow.failures import Failure, JobWatch, summarise
 
-# As Snakemake 9.27 writes it.
-WORKFLOW_LOG = """\
-Building DAG of jobs...
-Using shell: /usr/bin/bash
-Provided cores: 2
-Job stats:
-job            count
------------  -------
-fit_inr            3
-train_prior        1
-all                1
-total              5
-
-Select jobs to execute...
-Execute 2 jobs...
-[Sat Nov 21 23:10:35 2026]
-Job 1: a: fitting
-Reason: Missing output files: results/a/out.txt
-[Sat Nov 21 23:10:35 2026]
-localrule train_prior:
-    output: results/priors/abc.txt
-    log: results/priors/logs/train_prior-abc.log
-    jobid: 4
-    reason: Missing output files: results/priors/abc.txt
-    resources: tmpdir=/tmp
-RuleException:
-CalledProcessError in file "/work/Snakefile", line 24:
-Command 'set -euo pipefail;  kill -9 $$' died with <Signals.SIGKILL: 9>.
-[Sat Nov 21 23:10:36 2026]
-Error in rule train_prior:
-    message: None
-    jobid: 4
-    output: results/priors/abc.txt
-    log: results/priors/logs/train_prior-abc.log (check log file(s) for error details)
-    shell:
-        kill -9 $$
-        (command exited with non-zero exit code)
-Select jobs to execute...
-Execute 1 jobs...
-[Sat Nov 21 23:10:36 2026]
-Job 2: b: fitting
-Reason: Missing output files: results/b/out.txt
-RuleException:
-CalledProcessError in file "/work/Snakefile", line 15:
-Command 'set -euo pipefail;  python3.11 tmpn191g5k2.fail.py' returned non-zero exit status 1.
-[Sat Nov 21 23:10:36 2026]
-Error in rule fit_inr:
-    message: None
-    jobid: 1
-    output: results/a/out.txt
-    log: results/a/logs/fit_inr-0.log (check log file(s) for error details)
-Select jobs to execute...
-RuleException:
-CalledProcessError in file "/work/Snakefile", line 15:
-Command 'set -euo pipefail;  python3.11 tmpj2yis552.fail.py' died with <Signals.SIGKILL: 9>.
-[Sat Nov 21 23:10:36 2026]
-Error in rule fit_inr:
-    message: None
-    jobid: 2
-    output: results/b/out.txt
-    log: results/b/logs/fit_inr-0.log (check log file(s) for error details)
-Execute 1 jobs...
-Exiting because a job execution failed. Look above for error messages
-WorkflowError:
-At least one job did not complete successfully.
-"""
-EXCLUDED = """\
-[Sat Nov 21 23:10:36 2026]
-Error in rule exclude_samples:
-    message: None
-    jobid: 9
-    output: results/.excluded-samples
-    log: results/logs/exclude_samples.log (check log file(s) for error details)
-    shell:
-        printf 'x'; exit 1
-        (command exited with non-zero exit code)
-"""
 TRACEBACK = """\
 2026-11-21 23:10:35,113 INFO fit 10 % (300/3000), misfit 1.3, 54 s left
 Traceback (most recent call last):
@@ -110,25 +35,39 @@ def write_log(path, text):
     path.write_text(text)
 
 
-def read(text=WORKFLOW_LOG):
-    write_log("snakemake.log", text)
-    return read_failures(["snakemake.log"], "results")
+def failed(watch, job, rule, *logs):
+    event = SimpleNamespace(name="JOB_ERROR")
+    fields = {"event": event, "jobid": job, "rule_name": rule, "log": list(logs)}
+    watch.handle(logging.makeLogRecord(fields))
 
 
-def test_each_failed_job_is_found_with_sample_stage_and_log(folder):
-    failures = read()
-    assert [(f.sample, f.stage, f.log) for f in failures] == [
+def finished(watch, job):
+    event = SimpleNamespace(name="JOB_FINISHED")
+    watch.handle(logging.makeLogRecord({"event": event, "job_id": job}))
+
+
+@pytest.fixture
+def watch():
+    watch = JobWatch()
+    watch.handle(logging.makeLogRecord({"msg": "a line without an event"}))
+    failed(watch, 4, "train_prior", "results/priors/logs/train_prior-abc.log")
+    failed(watch, 1, "fit_inr", "results/a, b/logs/fit_inr-0.log", "slurm.log")
+    failed(watch, 2, "fit_inr", "results/b/logs/fit_inr-0.log")
+    return watch
+
+
+def test_each_failed_job_is_found_with_sample_stage_and_log(folder, watch):
+    assert [(f.sample, f.stage, f.log) for f in watch.failures("results")] == [
         (None, "train_prior", "results/priors/logs/train_prior-abc.log"),
-        ("a", "fit_inr", "results/a/logs/fit_inr-0.log"),
+        ("a, b", "fit_inr", "results/a, b/logs/fit_inr-0.log"),
         ("b", "fit_inr", "results/b/logs/fit_inr-0.log"),
     ]
 
 
 def test_job_of_the_cohort_has_no_sample(folder):
-    (failure,) = read(
-        "Error in rule report_cohort:\n    jobid: 3\n    output: results/report.html\n"
-        "    log: results/logs/report_cohort.log (check log file(s) for error details)\n"
-    )
+    watch = JobWatch()
+    failed(watch, 3, "report_cohort", "results/logs/report_cohort.log")
+    (failure,) = watch.failures("results")
     assert (failure.sample, failure.stage) == (None, "report_cohort")
 
 
@@ -147,31 +86,35 @@ def test_job_of_the_cohort_has_no_sample(folder):
     ],
     ids=["input", "runtime", "bare", "several lines", "chained"],
 )
-def test_reason_is_the_message_of_the_exception(folder, message, reason):
-    write_log("results/a/logs/fit_inr-0.log", TRACEBACK.format(message=message))
-    failure = read()[1]
+def test_reason_is_the_message_of_the_exception(folder, watch, message, reason):
+    write_log("results/a, b/logs/fit_inr-0.log", TRACEBACK.format(message=message))
+    failure = watch.failures("results")[1]
     assert failure.reason.startswith(reason)
     assert "\n" not in failure.reason
 
 
 @pytest.mark.parametrize("text", [None, "", "2026-11-21 23:10:35,113 INFO fit 10 %\n"])
-def test_job_that_was_killed_without_a_word(folder, text):
+def test_job_that_was_killed_without_a_word(folder, watch, text):
     if text is not None:
         write_log("results/b/logs/fit_inr-0.log", text)
-    assert "killed for its memory or time" in read()[2].reason
+    assert "killed for its memory or time" in watch.failures("results")[2].reason
 
 
-def test_excluded_samples_are_no_failed_job(folder):
-    assert read(EXCLUDED) == []
-    assert len(read(WORKFLOW_LOG + EXCLUDED)) == 3
+def test_excluded_samples_are_no_failed_job():
+    watch = JobWatch()
+    failed(watch, 9, "exclude_samples", "results/logs/exclude_samples.log")
+    assert watch.failures("results") == []
 
 
-def test_successful_run_has_no_failures(folder):
-    assert read("Building DAG of jobs...\n5 of 5 steps (100%) done\n") == []
+def test_job_that_failed_twice_is_listed_once(watch):
+    failed(watch, 2, "fit_inr", "results/b/logs/fit_inr-0.log")
+    assert len(watch.failures("results")) == 3
 
 
-def test_job_that_failed_twice_is_listed_once(folder):
-    assert len(read(WORKFLOW_LOG + WORKFLOW_LOG)) == 3
+def test_a_job_that_succeeded_when_tried_again_is_no_failure(watch):
+    finished(watch, 2)
+    finished(watch, 77)
+    assert [f.sample for f in watch.failures("results")] == [None, "a, b"]
 
 
 def test_summary_tells_sample_stage_reason_log_and_command():
@@ -218,7 +161,11 @@ def test_text_is_said_after_all_else():
 
 
 SNAKEFILE = """
+from snakemake.logging import logger
 from besselflow import failures
+
+watch = failures.JobWatch()
+logger.addHandler(watch)
 
 rule all:
     input: expand("results/{s}/out.txt", s=["a", "b", "c", "d"])
@@ -230,7 +177,7 @@ rule fit_inr:
     script: "fail.py"
 
 onerror:
-    found = failures.read_failures(list(log) if not isinstance(log, str) else [log], "results")
+    found = watch.failures("results")
     failures.say_last(failures.summarise(found, {}, "results", "snakemake"))
 """
 SCRIPT = """
@@ -260,30 +207,20 @@ def test_summary_of_a_run_that_really_fails(folder):
     if not snakemake.exists():
         snakemake = shutil.which("snakemake")
     ended = subprocess.run(
-        [snakemake, "--cores", "1", "--keep-going", "--nocolor"], capture_output=True, text=True
+        [snakemake, "--cores", "1", "--keep-going", "--quiet", "all"],
+        capture_output=True,
+        text=True,
     )
     assert ended.returncode == 1
     assert Path("results/d/out.txt").exists()
-    (log,) = Path(".snakemake/log").iterdir()
-    found = {failure.sample: failure for failure in read_failures([str(log)], "results")}
-    assert set(found) == {"a", "b", "c"}
-    assert found["a"].reason == "a.tif holds pixels that are not finite; export it again"
-    assert "killed" in found["b"].reason
-    assert found["c"].reason == "RuntimeError: the fit diverged at step 3"
-    for sample, failure in found.items():
-        assert failure.log == f"results/{sample}/logs/fit_inr-0.log"
-        assert failure.stage == "fit_inr"
+    reasons = {
+        "a": "a.tif holds pixels that are not finite; export it again",
+        "b": "the job ended without a message, as when it is killed",
+        "c": "RuntimeError: the fit diverged at step 3",
+    }
+    for sample, reason in reasons.items():
+        start = f"  sample: {sample}\n    stage:  fit_inr\n    reason: {reason}"
+        assert start in ended.stderr
+        assert f"    log:    results/{sample}/logs/fit_inr-0.log" in ended.stderr
+    assert "sample: d" not in ended.stderr
     assert ended.stderr.rstrip().endswith("After the repair, go on with: snakemake")
-    for failure in found.values():
-        assert f"    reason: {failure.reason}" in ended.stderr
-
-
-def test_a_job_that_succeeded_when_tried_again_is_no_failure(tmp_path):
-    again = WORKFLOW_LOG + "[Sat Nov 21 23:11:00 2026]\nFinished jobid: 1 (Rule: fit_inr)\n"
-    path = tmp_path / "run.log"
-    path.write_text(WORKFLOW_LOG)
-    before = read_failures([str(path)], "results")
-    path.write_text(again)
-    after = read_failures([str(path)], "results")
-    assert [f for f in before if f not in after] == [f for f in before if f.sample == "a"]
-    assert len(after) == len(before) - 1

@@ -65,12 +65,12 @@ class Inr(Section):
         "`auto` derives it from the correlation length and smoothness that the spectral Gaussian "
         "process found in the same sample.",
     )
-    steps: Positive = Field(3000, description="Optimiser steps.")
+    steps: Positive = Field(1500, description="Optimiser steps.")
     columns: Positive = Field(
         128, description="Pixel columns (all slices of one pixel) per optimiser step."
     )
     learning_rate: PositiveFloat = Field(
-        1e-2, description="Peak learning rate of Adam; it decays to zero along a cosine."
+        5e-3, description="Peak learning rate of Adam; it decays to zero along a cosine."
     )
     checkpoint_seconds: PositiveFloat = Field(
         30.0, description="Seconds between checkpoints, from which a rerun resumes."
@@ -142,6 +142,11 @@ class Refine(Section):
         description="Noise level at which sampling starts from the INR, relative to the intensity "
         "scale of the sample. Lower values stay closer to the INR.",
     )
+
+    @property
+    def gives_uncertainty(self) -> bool:
+        """Whether there is more than one answer that a standard deviation can be taken of."""
+        return self.samples > 1 or 0 < self.inr_weight < 1
 
 
 class Evaluate(Section):
@@ -284,12 +289,12 @@ def _explain(error: dict[str, Any], location: tuple, source: str) -> Problem:
         known = _keys_beside(location)
         close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         remedy = f'did you mean "{close[0]}"?' if close else f"known keys: {', '.join(known)}"
-        return Problem(source, "unknown key", remedy, column=key, value=value)
+        return Problem(source, "unknown key", remedy, column=key, value=value, kind="key")
     # Our own messages hold the remedy already.
     if error["type"] == "value_error":
         message, _, remedy = error["msg"].removeprefix("Value error, ").partition("; ")
         remedy = remedy or "see config/README.md for this key"
-        return Problem(source, message, remedy, column=key, value=value)
+        return Problem(source, message, remedy, column=key, value=value, kind="key")
     remedy = "see config/README.md for this key"
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", error["ctx"]["expected"])
@@ -301,7 +306,7 @@ def _explain(error: dict[str, Any], location: tuple, source: str) -> Problem:
         message = "it must be a section of keys and values"
     elif location == ("inr", "bandwidth"):
         message = "it must be `auto` or a positive number"
-    return Problem(source, message, remedy, column=key, value=value)
+    return Problem(source, message, remedy, column=key, value=value, kind="key")
 
 
 def _keys_beside(location: tuple) -> list[str]:

@@ -29,6 +29,8 @@ class Problem:
         What to do about it.
     sample : str or None
         The sample that the finding excludes; None where it concerns the whole sheet.
+    kind : str
+        What `column` names: ``column`` of a table or ``key`` of a configuration.
     """
 
     file: str
@@ -38,12 +40,13 @@ class Problem:
     column: str | None = None
     value: str | None = None
     sample: str | None = None
+    kind: str = "column"
 
     def __str__(self) -> str:
         """Format as ``file:row, column "x", value "y": message; remedy``."""
         where = self.file if self.row is None else f"{self.file}:{self.row}"
         if self.column is not None:
-            where += f', column "{self.column}"'
+            where += f', {self.kind} "{self.column}"'
         if self.value is not None:
             where += f', value "{self.value}"'
         return f"{where}: {self.message}; {self.remedy}"

@@ -1,16 +1,13 @@
-"""What failed in a run, why, and how to go on: read from the workflow's log and the jobs' logs."""
+"""What failed in a run, why, and how to go on: from the engine's events and the jobs' logs."""
 
 from __future__ import annotations
 
 import atexit
-import re
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_BLOCK = re.compile(r"^Error in rule (?P<rule>\w+):\n(?P<body>(?:[ \t]+.*\n?)*)", re.MULTILINE)
-_LOG = re.compile(r"^\s+log: (?P<log>\S.*?)(?: \(check log file|\s*$)", re.MULTILINE)
-_JOB = re.compile(r"^\s+jobid: (?P<job>\d+)$", re.MULTILINE)
 _EXCLUDING_RULE = "exclude_samples"
 _KILLED = (
     "the job ended without a message, as when it is killed for its memory or time; "
@@ -40,41 +37,43 @@ class Failure:
     log: str | None
 
 
-def read_failures(workflow_logs: list[str], results: str) -> list[Failure]:
-    """Find the failed jobs of a run.
+class JobWatch(logging.Handler):
+    """Remembers which jobs failed for good, from the events that the workflow engine logs.
 
-    Parameters
-    ----------
-    workflow_logs : list of str
-        Logs of the workflow engine.
-    results : str
-        Folder of the results; the folder below it names the sample.
-
-    Returns
-    -------
-    list of Failure
-        One per job, in the order of failing.
+    The events are read as they happen and not from a log file, whose text depends on how much the
+    user wants to see.
     """
-    text = "".join(
-        Path(path).read_text(encoding="utf-8", errors="replace") for path in workflow_logs
-    )
-    failures: dict[tuple[str, str | None], Failure] = {}
-    for block in _BLOCK.finditer(text):
-        if block["rule"] == _EXCLUDING_RULE or _finished_later(text, block):
-            continue
-        found = _LOG.search(block["body"])
-        log = found["log"].split(",")[0] if found else None
-        failures[block["rule"], log] = Failure(
-            _sample_of(log, results), block["rule"], _reason_of(log), log
-        )
-    return list(failures.values())
 
+    def __init__(self):
+        super().__init__()
+        self._failed: dict[int, tuple[str, str | None]] = {}
 
-def _finished_later(text: str, block: re.Match) -> bool:
-    """Tell whether a failed job was tried again with success."""
-    job = _JOB.search(block["body"])
-    done = rf"^Finished jobid: {job['job']}\b" if job else "(?!)"
-    return re.search(done, text[block.end() :], re.MULTILINE) is not None
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a failed job, and forget one that succeeded when it was tried again."""
+        event = getattr(getattr(record, "event", None), "name", None)
+        if event == "JOB_ERROR" and record.rule_name != _EXCLUDING_RULE:
+            log = str(record.log[0]) if record.log else None
+            self._failed[record.jobid] = (record.rule_name, log)
+        elif event == "JOB_FINISHED":
+            self._failed.pop(record.job_id, None)
+
+    def failures(self, results: str) -> list[Failure]:
+        """List the failed jobs.
+
+        Parameters
+        ----------
+        results : str
+            Folder of the results; the folder below it names the sample.
+
+        Returns
+        -------
+        list of Failure
+            One per job, in the order of failing.
+        """
+        return [
+            Failure(_sample_of(log, results), rule, _reason_of(log), log)
+            for rule, log in self._failed.values()
+        ]
 
 
 def _sample_of(log: str | None, results: str) -> str | None:

@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 CONTROLLER_VARIABLE = "BESSELFLOW_CONTROLLER_PID"
 logger = logging.getLogger("besselflow")
 
@@ -76,15 +78,18 @@ def watch_controller(interval_s: float = 1.0) -> None:
 
     def look() -> None:
         while True:
-            try:
-                os.kill(int(controller), 0)
-            except ProcessLookupError:
+            if not _is_alive(int(controller)):
                 os._exit(1)
-            except PermissionError:
-                return
             time.sleep(interval_s)
 
     threading.Thread(target=look, daemon=True).start()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Progress:

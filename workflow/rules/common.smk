@@ -17,6 +17,9 @@ from snakemake.logging import logger
 CHATTER = re.compile(r"Select jobs to execute|Execute \d+ jobs")
 logger.addFilter(lambda record: not CHATTER.match(str(record.msg)))
 
+JOB_WATCH = failures.JobWatch()
+logger.addHandler(JOB_WATCH)
+
 # Jobs end soon after the process that started them: see besselflow.job.
 os.environ[CONTROLLER_VARIABLE] = str(os.getpid())
 
@@ -31,7 +34,7 @@ if workflow.is_main_process and RUN.rejected:
 CONFIG = RUN.config
 RESULTS = CONFIG.results
 SHARDS = range(CONFIG.tiling.shards)
-HAS_UNCERTAINTY = CONFIG.final == "diffusion" and CONFIG.refine.samples > 1
+HAS_UNCERTAINTY = CONFIG.final == "diffusion" and CONFIG.refine.gives_uncertainty
 
 
 wildcard_constraints:
@@ -62,8 +65,8 @@ def resume_command():
     return shlex.join(program + [part for part in sys.argv[1:] if part not in again])
 
 
-def summarise_failures(log):
-    found = failures.read_failures(list(log), RESULTS)
+def summarise_failures():
+    found = JOB_WATCH.failures(RESULTS)
     failures.say_last(
         failures.summarise(found, RUN.rejected, RESULTS, resume_command())
     )

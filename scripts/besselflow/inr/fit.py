@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from besselflow.baselines.spectral import SpectralModel
 from besselflow.checkpoint import load_checkpoint, save_checkpoint
@@ -77,6 +76,8 @@ def automatic_bandwidth(model: SpectralModel) -> float:
 
 _BANDWIDTH_SHARE = 0.07
 _GRADIENT_LIMIT = 1.0
+_SQUAREPLUS = 0.4
+_DARKEST_START = 0.05
 
 
 def fit_inr(
@@ -127,7 +128,9 @@ def fit_inr(
     network = FourierMlp(
         settings.width, settings.depth, settings.features, bandwidth, generator
     ).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam(
+        network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-12
+    )
     step, curve, spent = 0, [], 0.0
     state = load_checkpoint(checkpoint, fingerprint)
     if state is not None:
@@ -208,7 +211,8 @@ class _Columns:
     measured: torch.Tensor
     matrix: torch.Tensor
     noise_sd: torch.Tensor
-    scale: float
+    unit: float
+    shift: float
     shape: tuple[int, int, int]
 
     @classmethod
@@ -216,6 +220,8 @@ class _Columns:
         p, y, x = problem.projections.shape
         slices = problem.operator.n_slices
         dz, dy, dx = problem.voxel_size_um
+        unit = 0.1 * problem.scale
+        relative_mean = max(problem.spectral.mean / unit, _DARKEST_START)
         rows, cols = np.mgrid[:y, :x]
         centred = [(rows - (y - 1) / 2) * dy, (cols - (x - 1) / 2) * dx]
         as_tensor = lambda values: torch.as_tensor(values, dtype=torch.float32, device=device)  # noqa: E731
@@ -225,14 +231,21 @@ class _Columns:
             measured=as_tensor(problem.projections.reshape(p, -1).T),
             matrix=as_tensor(problem.operator.matrix),
             noise_sd=as_tensor(np.sqrt(problem.noise_variance()).reshape(p, -1).T),
-            scale=problem.scale,
+            unit=unit,
+            # An output of 0 stands for the mean intensity, where the fit can start from.
+            shift=relative_mean - _SQUAREPLUS / (4 * relative_mean),
             shape=(slices, y, x),
         )
 
     def intensity(self, network: FourierMlp, columns: torch.Tensor) -> torch.Tensor:
-        """Return intensities (N, Z), which are positive: light is."""
-        output = network(self.z_um, self.yx_um[columns])
-        return functional.softplus(4 * output - 2) * (0.1 * self.scale)
+        """Return intensities (N, Z), which are positive: light is.
+
+        The output passes through squareplus (Barron, arXiv 2112.11687). Its tail falls so slowly
+        that a network which starts in the dark of a sparse sample finds the bright structures;
+        behind softplus it can die.
+        """
+        output = 4 * network(self.z_um, self.yx_um[columns]) + self.shift
+        return (output + torch.sqrt(output.square() + _SQUAREPLUS)) * (0.5 * self.unit)
 
     def loss(self, network: FourierMlp, columns: torch.Tensor) -> torch.Tensor:
         predicted = self.intensity(network, columns) @ self.matrix.T

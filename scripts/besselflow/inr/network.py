@@ -10,6 +10,8 @@ from torch import nn
 
 # A plain ReLU network behind a positive output dies at learning rates that are otherwise best.
 _LEAK = 0.01
+# The fit starts from a nearly constant volume.
+_LAST_LAYER = 0.1
 
 
 class FourierMlp(nn.Module):
@@ -49,6 +51,8 @@ class FourierMlp(nn.Module):
         for fan_in, fan_out in pairwise(sizes):
             layers += [_linear(fan_in, fan_out, generator), nn.LeakyReLU(_LEAK, inplace=True)]
         layers.append(_linear(sizes[-1], 1, generator))
+        with torch.no_grad():
+            layers[-1].weight *= _LAST_LAYER
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z_um: torch.Tensor, yx_um: torch.Tensor) -> torch.Tensor:
