@@ -16,7 +16,7 @@ from besselflow.fingerprint import fingerprint
 from besselflow.inr.fit import InrProblem, fit_inr
 from besselflow.job import run_script
 from besselflow.store import UnitWriter, open_projections, open_units, remove
-from besselflow.tiling import list_units, units_of_shard
+from besselflow.tiling import list_units, unit_shape, units_of_shard
 
 
 def main(
@@ -56,12 +56,10 @@ def main(
     mine = units_of_shard(units, shard, tiling.shards)
     device = select_device(threads)
     checkpoints = Path(units_path).with_suffix(".checkpoints")
-    tile = units[0].tile
-    size = (measured.grid.n_slices, tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
+    size = unit_shape(units, measured.grid.n_slices)
     with UnitWriter(units_path, mine, size) as writer:
         for number, unit in enumerate(mine, start=1):
-            record = spectral.records[unit.index]
-            model = SpectralModel(*(record[name] for name in SpectralModel.__dataclass_fields__))
+            model = SpectralModel.from_record(spectral.records[unit.index])
             data = measured.unit_data(unit)
             problem = InrProblem(
                 data,

@@ -1,23 +1,37 @@
 """Reconstruct the work units of one shard with a method that needs no training.
 
 `interpolation` interpolates linearly between the projections; `spectral` is the exact posterior
-mean of an isotropic Gaussian process whose spectrum and noise are fitted by marginal likelihood.
+mean of an isotropic Gaussian process whose spectrum and noise are fitted by marginal likelihood;
+`variational` minimises the misfit to photon noise plus a Hessian penalty over volumes without
+negative light; `richardson_lucy` is the classical deconvolution.
 """
 
 import time
 from pathlib import Path
 
-from besselflow.baselines.interpolation import interpolate
-from besselflow.baselines.spectral import SpectralModel, fit_spectral_model, posterior_mean
-from besselflow.config import Tiling
-from besselflow.job import Progress, logger, run_script
-from besselflow.store import Projections, UnitWriter, open_projections
-from besselflow.tiling import Unit, list_units, units_of_shard
+from besselflow.baselines.units import (
+    by_interpolation,
+    by_richardson_lucy,
+    by_spectral,
+    by_variational,
+)
+from besselflow.config import RichardsonLucy, Tiling, Variational
+from besselflow.job import Progress, run_script
+from besselflow.store import UnitWriter, open_projections
+from besselflow.tiling import list_units, unit_shape, units_of_shard
 
-_REGIONS_TO_FIT = 9
 
-
-def main(projections: Path, method: str, tiling: Tiling, shard: int, units_path: Path) -> None:
+def main(
+    projections: Path,
+    method: str,
+    tiling: Tiling,
+    shard: int,
+    units_path: Path,
+    spectral_units: Path | None = None,
+    settings: Variational | RichardsonLucy | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
     """Write the units of one shard.
 
     Parameters
@@ -25,71 +39,56 @@ def main(projections: Path, method: str, tiling: Tiling, shard: int, units_path:
     projections : path
         Projection store.
     method : str
-        ``interpolation`` or ``spectral``.
+        One of `besselflow.config.BASELINES`.
     tiling : Tiling
         How the sample is cut.
     shard : int
         Which of the shards.
     units_path : path
         Unit store to write.
+    spectral_units : path or None
+        Unit store of the spectral Gaussian process, where `variational` starts from.
+    settings : Variational, RichardsonLucy or None
+        Settings of these methods.
+    seed : int
+        Seed of the run.
+    threads : int
+        Threads on the CPU.
     """
     measured = open_projections(projections)
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
     mine = units_of_shard(units, shard, tiling.shards)
-    operator = measured.operator
-    size = unit_shape(measured, units)
-    models: dict[tuple[int, int], SpectralModel] = {}
+    if method == "interpolation":
+        reconstruct = by_interpolation(measured)
+    elif method == "spectral":
+        reconstruct = by_spectral(measured, units)
+    elif method == "variational":
+        reconstruct = by_variational(measured, spectral_units, settings, seed, threads)
+    else:
+        reconstruct = by_richardson_lucy(measured, settings)
     progress = Progress(method, len(mine))
-    with UnitWriter(units_path, mine, size) as writer:
+    with UnitWriter(units_path, mine, unit_shape(units, measured.grid.n_slices)) as writer:
         for done, unit in enumerate(mine, start=1):
             started = time.monotonic()
-            data = measured.unit_data(unit)
-            if method == "interpolation":
-                volume = interpolate(data, measured.positions_um, measured.grid.centres_um)
-                record = {}
-            else:
-                place = unit.t, unit.c
-                if place not in models:
-                    models[place] = fit_place(measured, units, place)
-                volume = posterior_mean(data, operator, models[place], measured.voxel_size_um)
-                record = models[place].as_record()
+            volume, record = reconstruct(unit)
             writer.write(unit, {**record, "seconds": time.monotonic() - started}, volume=volume)
             progress.update(done)
 
 
-def unit_shape(measured: Projections, units: list[Unit]) -> tuple[int, int, int]:
-    """Return the (Z, y, x) shape that all units of a sample share, halo included."""
-    tile = units[0].tile
-    return (measured.grid.n_slices, tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
-
-
-def fit_place(measured: Projections, units: list[Unit], place: tuple[int, int]) -> SpectralModel:
-    """Fit the spectrum of one time point and channel on evenly spread units.
-
-    Every shard fits the same units, so that all tiles share one model and show no seams.
-    """
-    own = [unit for unit in units if (unit.t, unit.c) == place]
-    every = -(-len(own) // _REGIONS_TO_FIT)
-    regions = [measured.unit_data(unit) for unit in own[::every]]
-    model = fit_spectral_model(regions, measured.operator, measured.voxel_size_um)
-    logger.info(
-        "t %d, channel %d: correlation length %.3g um, smoothness %.3g, noise variance %.3g",
-        *place,
-        model.length_um,
-        model.smoothness,
-        model.noise_variance,
-    )
-    return model
-
-
 if __name__ == "__main__":
     snakemake = globals()["snakemake"]
+    method = snakemake.wildcards.baseline
+    models = {"variational": Variational, "richardson_lucy": RichardsonLucy}
     run_script(
         snakemake,
         main,
         projections=snakemake.input.projections,
-        method=snakemake.wildcards.baseline,
+        method=method,
         tiling=Tiling(**snakemake.params.tiling),
         shard=int(snakemake.wildcards.shard),
         units_path=snakemake.output.units,
+        spectral_units=snakemake.input.get("spectral"),
+        settings=models[method](**snakemake.params.settings) if method in models else None,
+        seed=snakemake.params.seed,
+        threads=snakemake.threads,
     )

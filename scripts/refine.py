@@ -17,7 +17,7 @@ from besselflow.diffusion.sampling import RefinementProblem, sample_posterior
 from besselflow.diffusion.training import load_prior
 from besselflow.job import run_script
 from besselflow.store import UnitWriter, open_projections, open_units
-from besselflow.tiling import list_units, units_of_shard
+from besselflow.tiling import list_units, unit_shape, units_of_shard
 
 
 def main(
@@ -61,8 +61,7 @@ def main(
     mine = units_of_shard(units, shard, tiling.shards)
     device = select_device(threads)
     prior = load_prior(prior_path, device)
-    tile = units[0].tile
-    size = (measured.grid.n_slices, tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
+    size = unit_shape(units, measured.grid.n_slices)
     with UnitWriter(units_path, mine, size, names=("volume", "std")) as writer:
         for number, unit in enumerate(mine, start=1):
             started = time.monotonic()

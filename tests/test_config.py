@@ -2,7 +2,7 @@
 
 import pytest
 
-from besselflow.config import METHODS, Config, load_config
+from besselflow.config import DEFAULT_METHODS, Config, load_config
 from besselflow.errors import ProblemsError
 
 
@@ -14,7 +14,7 @@ def problems_of(values):
 
 def test_empty_configuration_is_the_default():
     assert load_config({}) == Config()
-    assert load_config({}).methods == list(METHODS)
+    assert load_config({}).methods == list(DEFAULT_METHODS)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,17 @@ import report_sample
 import train_prior
 from besselflow.baselines.interpolation import interpolate
 from besselflow.beam import box_profile
-from besselflow.config import BASELINES, METHODS, Config, Inr, Prior, Refine, Tiling
+from besselflow.config import (
+    BASELINES,
+    METHODS,
+    Config,
+    Inr,
+    Prior,
+    Refine,
+    RichardsonLucy,
+    Tiling,
+    Variational,
+)
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.phantoms import draw_phantom
@@ -41,6 +51,10 @@ WHOLE = Tiling(tile=64, halo=8)
 TILED = Tiling(tile=10, halo=3)
 INR = Inr(width=8, depth=1, features=8, steps=30, columns=64, checkpoint_seconds=1e-9)
 PRIOR = Prior(channels=[8, 16], steps=4, batch=2, patch=16, checkpoint_seconds=1e-9)
+ITERATIVE = {
+    "variational": Variational(iterations=20),
+    "richardson_lucy": RichardsonLucy(iterations=5),
+}
 REFINE = Refine(evaluations=2, samples=2)
 SEED = 3
 
@@ -131,7 +145,12 @@ class Chain:
             for method in methods:
                 if method in BASELINES:
                     reconstruct_baseline.main(
-                        self.projections, method, units_path=path(method), **common
+                        self.projections,
+                        method,
+                        units_path=path(method),
+                        settings=ITERATIVE.get(method),
+                        **learned,
+                        **common,
                     )
                 elif method == "inr":
                     fit_inr.main(

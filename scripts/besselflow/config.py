@@ -17,10 +17,13 @@ from pydantic import (
 
 from besselflow.errors import Problem, ProblemsError
 
-Method = Literal["interpolation", "spectral", "inr", "diffusion"]
+Method = Literal["interpolation", "spectral", "variational", "richardson_lucy", "inr", "diffusion"]
 METHODS: tuple[str, ...] = get_args(Method)
-BASELINES = ("interpolation", "spectral")
-_NEEDS = {"spectral": (), "interpolation": (), "inr": ("spectral",), "diffusion": ("inr",)}
+BASELINES = ("interpolation", "spectral", "variational", "richardson_lucy")
+DEFAULT_METHODS = ("interpolation", "spectral", "variational", "inr", "diffusion")
+_NEEDS = {"variational": ("spectral",), "inr": ("spectral",), "diffusion": ("inr",)}
+
+_AUTO_OR_NUMBER = {("inr", "bandwidth"), ("variational", "weight")}
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -48,6 +51,25 @@ class Tiling(Section):
         1,
         description="Number of jobs per sample and stage that the work units (channel, time "
         "point, tile) are divided among. Raise it for time series and large volumes on a cluster.",
+    )
+
+
+class Variational(Section):
+    """Nonnegative reconstruction with photon noise and a Hessian penalty."""
+
+    weight: Literal["auto"] | PositiveFloat = Field(
+        "auto",
+        description="Weight of the penalty, with intensities in units of the noise. `auto` derives "
+        "it from how well parts of the sample's own data predict others.",
+    )
+    iterations: Positive = Field(200, description="Iterations of the primal-dual solver.")
+
+
+class RichardsonLucy(Section):
+    """Richardson-Lucy deconvolution along z."""
+
+    iterations: Positive = Field(
+        20, description="Iterations; more are sharper along z, and noisier."
     )
 
 
@@ -188,11 +210,11 @@ class Config(Section):
         0, ge=0, description="Seed of everything random; equal seeds give equal results."
     )
     methods: list[Method] = Field(
-        list(METHODS),
+        list(DEFAULT_METHODS),
         min_length=1,
         description="Methods to run and compare, any of "
         + ", ".join(f"`{name}`" for name in METHODS)
-        + ". `inr` needs `spectral`, and `diffusion` needs `inr`.",
+        + ". `variational` and `inr` need `spectral`, and `diffusion` needs `inr`.",
     )
     final: Method = Field(
         "diffusion",
@@ -200,6 +222,8 @@ class Config(Section):
         description="The method whose volume becomes `volume.ome.zarr`; one of `methods`.",
     )
     tiling: Tiling = Tiling()
+    variational: Variational = Variational()
+    richardson_lucy: RichardsonLucy = RichardsonLucy()
     inr: Inr = Inr()
     prior: Prior = Prior()
     refine: Refine = Refine()
@@ -215,7 +239,7 @@ class Config(Section):
                 wrong.append(f"`{method}` is listed {methods.count(method)} times; list it once")
             wrong += [
                 f"`{method}` builds on `{needed}`; add `{needed}` to the list"
-                for needed in _NEEDS[method]
+                for needed in _NEEDS.get(method, ())
                 if needed not in methods
             ]
         if wrong:
@@ -226,7 +250,7 @@ class Config(Section):
     @classmethod
     def _check_final(cls, final: str, info: ValidationInfo) -> str:
         # Where the methods are wrong themselves, their own message comes first.
-        methods = info.data.get("methods", METHODS)
+        methods = info.data.get("methods", DEFAULT_METHODS)
         if final not in methods:
             raise ValueError(
                 f"`{final}` is not among the methods; add it there or choose one of "
@@ -299,12 +323,12 @@ def _explain(error: dict[str, Any], location: tuple, source: str) -> Problem:
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", error["ctx"]["expected"])
         close = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.5)
-        if close and location != ("inr", "bandwidth"):
+        if close and location not in _AUTO_OR_NUMBER:
             remedy = f'did you mean "{close[0]}"?'
     message = error["msg"]
     if error["type"] == "model_type":
         message = "it must be a section of keys and values"
-    elif location == ("inr", "bandwidth"):
+    elif location in _AUTO_OR_NUMBER:
         message = "it must be `auto` or a positive number"
     return Problem(source, message, remedy, column=key, value=value, kind="key")
 

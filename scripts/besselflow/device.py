@@ -7,6 +7,11 @@ import torch
 from besselflow.job import logger
 
 
+def set_threads(threads: int) -> None:
+    """Limit the threads that PyTorch uses on the CPU."""
+    torch.set_num_threads(threads)
+
+
 def select_device(threads: int) -> torch.device:
     """Choose the GPU where one is visible, else the CPU with a number of threads.
 
@@ -15,7 +20,7 @@ def select_device(threads: int) -> torch.device:
     threads : int
         Threads that the job may use on the CPU.
     """
-    torch.set_num_threads(threads)
+    set_threads(threads)
     if torch.cuda.is_available():
         logger.info("computing on %s", torch.cuda.get_device_name())
         return torch.device("cuda")

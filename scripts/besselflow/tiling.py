@@ -88,6 +88,12 @@ def list_units(shape: tuple[int, int, int, int, int], tile: int, halo: int) -> l
     return [Unit(index, *place) for index, place in enumerate(places)]
 
 
+def unit_shape(units: list[Unit], n_slices: int) -> tuple[int, int, int]:
+    """Return the (Z, y, x) shape that all units of a sample share, halo included."""
+    tile = units[0].tile
+    return (n_slices, tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
+
+
 def units_of_shard(units: list[Unit], shard: int, shards: int) -> list[Unit]:
     """Return the consecutive units that one of `shards` jobs handles (none, if there are few)."""
     bounds = np.linspace(0, len(units), shards + 1).round().astype(int)

@@ -52,6 +52,18 @@ def intensity_settings(wildcards):
     }
 
 
+def baseline_inputs(wildcards):
+    inputs = {"projections": f"{RESULTS}/{wildcards.sample}/projections.zarr"}
+    if wildcards.baseline == "variational":
+        inputs["spectral"] = units_path("spectral").format(**wildcards)
+    return inputs
+
+
+def baseline_settings(wildcards):
+    section = getattr(CONFIG, wildcards.baseline, None)
+    return section.model_dump() if section else {}
+
+
 def units_of(method):
     return [units_path(method).replace("{shard}", str(shard)) for shard in SHARDS]
 

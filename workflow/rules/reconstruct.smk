@@ -1,6 +1,6 @@
 rule reconstruct_baseline:
     input:
-        projections=rules.preprocess.output.projections,
+        unpack(baseline_inputs),
     output:
         units=directory(units_path("{baseline}")),
     log:
@@ -14,7 +14,9 @@ rule reconstruct_baseline:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        settings=baseline_settings,
         tiling=CONFIG.tiling.model_dump(),
+        seed=CONFIG.seed,
     message:
         "{wildcards.sample}: {wildcards.baseline} reconstruction, shard {wildcards.shard}"
     script:

@@ -65,6 +65,11 @@ class SpectralModel:
         ratio = max(self.amplitude / self.noise_variance, 1.0 + 1e-9)
         return np.sqrt(ratio ** (1 / self.smoothness) - 1) / (2 * np.pi * self.length_um)
 
+    @classmethod
+    def from_record(cls, record: dict[str, float]) -> SpectralModel:
+        """Inverse of `as_record`; further entries are ignored."""
+        return cls(*(record[name] for name in cls.__dataclass_fields__))
+
     def as_record(self) -> dict[str, float]:
         """Return the parameters as plain numbers."""
         return {key: float(value) for key, value in asdict(self).items()}

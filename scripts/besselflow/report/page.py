@@ -26,6 +26,7 @@ from besselflow.store import atomic_path
 METHOD_NOTES = {
     "interpolation": "straight lines in z between neighbouring projections; the yardstick",
     "spectral": "Gaussian process: smooth in 3D, as smooth as the projections themselves suggest",
+    "richardson_lucy": "classical deconvolution along z, for photons, stopped early",
     "variational": "nonnegative least squares with a penalty on curvature",
     "inr": "small neural network fitted to this sample alone",
     "microdiffusion": "the published refinement by diffusion, as a baseline",

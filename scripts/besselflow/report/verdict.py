@@ -282,6 +282,7 @@ def fit_facts(records: Mapping[str, list[dict[str, Any]]], unit: str) -> list[tu
         ("amplitude", "amplitude", ""),
         ("mean", "mean intensity", unit),
         ("noise_variance", "noise variance", f"{unit}²"),
+        ("weight", "weight of the penalty", ""),
         ("bandwidth_per_um", "bandwidth", "cycles per µm"),
         ("chi2", "reduced chi-square of the fit", ""),
         ("evaluations", "network evaluations per slice", ""),
@@ -328,10 +329,17 @@ def methods_paragraph(
     ]
     if final == "interpolation":
         text.append("The volume is the linear interpolation of the projections along z.")
+    elif final == "richardson_lucy":
+        text.append("The volume was deconvolved along z by the Richardson-Lucy iteration.")
     else:
         text.append(
             "A Gaussian process with an isotropic stationary 3D prior, whose spectrum and noise "
             "variance were fitted by marginal likelihood, gave an exact posterior mean."
+        )
+    if final == "variational":
+        text.append(
+            "From there, the misfit to the photon noise plus a penalty on the Frobenius norm of "
+            "the Hessian was minimised over nonnegative volumes by a primal-dual splitting."
         )
     if final in ("inr", "diffusion", "microdiffusion"):
         width = _mean_of(records.get("inr", []), "bandwidth_per_um")

@@ -1,0 +1,158 @@
+"""How each baseline reconstructs one work unit of a sample, with what its units share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from besselflow.baselines.interpolation import interpolate
+from besselflow.baselines.richardson_lucy import richardson_lucy
+from besselflow.baselines.spectral import SpectralModel, fit_spectral_model, posterior_mean
+from besselflow.config import RichardsonLucy, Variational
+from besselflow.job import Progress, logger
+from besselflow.noise import pixel_variance
+from besselflow.store import Projections, open_units
+from besselflow.tiling import Unit
+
+_REGIONS_TO_FIT = 9
+_PIXELS_TO_CHOOSE_WEIGHT = 64
+
+Reconstruct = Callable[[Unit], tuple[np.ndarray, dict[str, Any]]]
+"""A work unit -> its volume (Z, y, x), and a record of numbers about it."""
+
+
+def by_interpolation(measured: Projections) -> Reconstruct:
+    """Interpolate linearly between the projections."""
+
+    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+        data = measured.unit_data(unit)
+        return interpolate(data, measured.positions_um, measured.grid.centres_um), {}
+
+    return reconstruct
+
+
+def by_spectral(measured: Projections, units: list[Unit]) -> Reconstruct:
+    """Fit the spectral Gaussian process to each time point and channel; return its mean.
+
+    Parameters
+    ----------
+    measured : Projections
+    units : list of Unit
+        All units of the sample.
+    """
+
+    @cache
+    def model_of(t: int, c: int) -> SpectralModel:
+        return fit_place(measured, units, (t, c))
+
+    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+        model, data = model_of(unit.t, unit.c), measured.unit_data(unit)
+        volume = posterior_mean(data, measured.operator, model, measured.voxel_size_um)
+        return volume, model.as_record()
+
+    return reconstruct
+
+
+def by_richardson_lucy(measured: Projections, settings: RichardsonLucy) -> Reconstruct:
+    """Deconvolve along z."""
+
+    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+        data = measured.unit_data(unit)
+        volume = richardson_lucy(data, measured.operator, settings.iterations)
+        return volume, {"iterations": settings.iterations}
+
+    return reconstruct
+
+
+def by_variational(
+    measured: Projections, spectral_units: Path, settings: Variational, seed: int, threads: int
+) -> Reconstruct:
+    """Minimise the variational functional from the spectral solution.
+
+    Parameters
+    ----------
+    measured : Projections
+    spectral_units : path
+        Unit store of the spectral Gaussian process, same shard.
+    settings : Variational
+    seed : int
+        Seed of the noise that splits the data to choose the weight.
+    threads : int
+        Threads on the CPU.
+    """
+    # Torch takes a second to import, which the other methods need not wait for.
+    from besselflow.baselines.variational import (
+        VariationalProblem,
+        choose_weight,
+        solve_variational,
+    )
+    from besselflow.device import set_threads
+
+    set_threads(threads)
+    spectral = open_units([spectral_units])
+    operator, voxels = measured.operator, measured.voxel_size_um
+
+    def problem_of(data: np.ndarray, start: np.ndarray, model: SpectralModel) -> VariationalProblem:
+        expected = operator.forward(start)
+        variance = pixel_variance(expected, model.noise_variance, model.mean)
+        return VariationalProblem(data, variance, operator, voxels, start)
+
+    @cache
+    def weight_of(t: int, c: int, model: SpectralModel) -> tuple[float, dict[str, float]]:
+        # The same central region in every shard, so that all tiles share one weight.
+        data = central_region(measured, t, c)
+        start = posterior_mean(data, operator, model, voxels)
+        weight, errors = choose_weight(problem_of(data, start, model), seed)
+        logger.info("t %d, channel %d: weight of the penalty %.3g", t, c, weight)
+        return weight, errors
+
+    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+        model = SpectralModel.from_record(spectral.records[unit.index])
+        start = np.asarray(spectral.arrays["volume"][unit.index])
+        weight, errors = settings.weight, {}
+        if weight == "auto":
+            weight, errors = weight_of(unit.t, unit.c, model)
+        progress = Progress("variational", settings.iterations)
+        problem = problem_of(measured.unit_data(unit), start, model)
+        fit = solve_variational(problem, weight, settings.iterations, progress)
+        record = {
+            "weight": weight,
+            "prediction_errors": errors,
+            "chi2": fit.chi2,
+            "objective": fit.objective,
+            "residual": fit.residual,
+        }
+        return fit.volume, record
+
+    return reconstruct
+
+
+def central_region(measured: Projections, t: int, c: int) -> np.ndarray:
+    """Return the projections of a small central region, shape (P, y, x)."""
+    height, width = measured.data.shape[3:]
+    size = _PIXELS_TO_CHOOSE_WEIGHT
+    y, x = max(0, (height - size) // 2), max(0, (width - size) // 2)
+    return np.asarray(measured.data[t, c, :, y : y + size, x : x + size])
+
+
+def fit_place(measured: Projections, units: list[Unit], place: tuple[int, int]) -> SpectralModel:
+    """Fit the spectrum of one time point and channel on evenly spread units.
+
+    Every shard fits the same units, so that all tiles share one model and show no seams.
+    """
+    own = [unit for unit in units if (unit.t, unit.c) == place]
+    every = -(-len(own) // _REGIONS_TO_FIT)
+    regions = [measured.unit_data(unit) for unit in own[::every]]
+    model = fit_spectral_model(regions, measured.operator, measured.voxel_size_um)
+    logger.info(
+        "t %d, channel %d: correlation length %.3g um, smoothness %.3g, noise variance %.3g",
+        *place,
+        model.length_um,
+        model.smoothness,
+        model.noise_variance,
+    )
+    return model
