@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from besselflow import optimisation
 from besselflow.beam import box_profile, gaussian_profile
 from besselflow.config import Prior, Refine
 from besselflow.diffusion import training
@@ -309,13 +310,13 @@ def test_resumed_training_is_the_undisturbed_one(volumes, tmp_path, caplog, monk
     whole = train_prior(volumes, GEOMETRY, TINY, 3, tmp_path / "whole.pt", CPU)
     path = tmp_path / "prior.pt"
 
-    class Bomb(training.Progress):
+    class Bomb(optimisation.Progress):
         def update(self, done, detail=""):
             if self.what == "training" and done == 5:
                 raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "Progress", Bomb)
+        patch.setattr(optimisation, "Progress", Bomb)
         with pytest.raises(Interrupted):
             train_prior(volumes, GEOMETRY, TINY, 3, path, CPU)
     with caplog.at_level(logging.INFO, "besselflow"):

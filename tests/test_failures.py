@@ -14,9 +14,9 @@ from besselflow.failures import Failure, JobWatch, summarise
 TRACEBACK = """\
 2026-11-21 23:10:35,113 INFO fit 10 % (300/3000), misfit 1.3, 54 s left
 Traceback (most recent call last):
-  File "/work/scripts/besselflow/job.py", line 46, in job_log
+  File "/repo/scripts/besselflow/job.py", line 46, in job_log
     yield
-  File "/work/scripts/fit_inr.py", line 9, in main
+  File "/repo/scripts/fit_inr.py", line 9, in main
     raise InputError("a.tif holds pixels that are not finite")
         ^^^^^
 {message}

@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from besselflow import optimisation
 from besselflow.baselines.interpolation import interpolate
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import box_profile
@@ -139,13 +140,13 @@ class Interrupted(Exception):
 def interrupt(problem, path, at_step):
     """Fit until a step, leaving the checkpoint of the step before."""
 
-    class Bomb(fit.Progress):
+    class Bomb(optimisation.Progress):
         def update(self, done, detail=""):
             if done == at_step:
                 raise Interrupted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "Progress", Bomb)
+        patch.setattr(optimisation, "Progress", Bomb)
         with pytest.raises(Interrupted):
             run(problem, path)
     assert path.exists()

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 VOXEL_SIZE_UM = (1.0, 1.0, 1.0)
 SHAPE = (18, 24, 24)
 SETTINGS = {
+    "variational": {"iterations": 5},
     "inr": {"steps": 40, "width": 16, "features": 16},
     "prior": {"steps": 6, "channels": [8, 16], "batch": 2, "patch": 16},
     "refine": {"evaluations": 2, "samples": 2},

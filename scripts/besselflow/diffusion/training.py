@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
-from besselflow.checkpoint import load_checkpoint, save_checkpoint
 from besselflow.config import Prior
 from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.network import STATE_REACH, Denoiser, SliceConditions, gather_conditions
 from besselflow.fingerprint import fingerprint
 from besselflow.job import Progress, logger
+from besselflow.optimisation import MovingAverage, Plan, optimise
 from besselflow.store import atomic_path
 
 SCALE_PERCENTILE = 99.9
@@ -29,7 +28,7 @@ _PHOTON_RANGE = (40.0, 4000.0)
 _SIMULATIONS_PER_VOLUME = 2
 _SIGMA_RANGE = (0.003, 1.0)
 _ERROR_LEVELS = 12
-_CURVE_POINTS = 100
+_WARM_UP_STEPS = 50
 _AVERAGE_DECAY = 0.995
 
 
@@ -161,14 +160,13 @@ def train_prior(
     RuntimeError
         The training diverged.
     """
-    started = time.monotonic()
     pairs = simulate_pairs(volumes, geometry, seed)
     error = math.sqrt(
         np.mean([float((p.conditions.spectral - p.volume).square().mean()) for p in pairs])
     )
     torch.manual_seed(seed)
     denoiser = Denoiser(settings.channels, max(error, 1e-3)).to(device)
-    average = {key: value.detach().clone() for key, value in denoiser.state_dict().items()}
+    average = MovingAverage(denoiser, _AVERAGE_DECAY)
     optimiser = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate)
     identity = fingerprint(
         settings.model_dump(exclude={"checkpoint_seconds"}),
@@ -176,57 +174,22 @@ def train_prior(
         seed,
         *volumes.values(),
     )
-    step, curve, spent = 0, [], 0.0
-    state = load_checkpoint(checkpoint, identity)
-    if state is not None:
-        denoiser.load_state_dict(state["denoiser"])
-        optimiser.load_state_dict(state["optimiser"])
-        average = {key: value.to(device) for key, value in state["average"].items()}
-        step, curve, spent = state["step"], state["curve"], state["seconds"]
-    progress = Progress("training", settings.steps, step)
-    every = max(1, settings.steps // _CURVE_POINTS)
-    saved, running = time.monotonic(), []
-    while step < settings.steps:
-        warm_up = min(1.0, (step + 1) / 50)
-        decay = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * warm_up * decay
+
+    def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((seed, 1, step))
-        loss = _weighted_loss(denoiser, _draw_batch(pairs, settings, rng, device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        with torch.no_grad():
-            keep = min(_AVERAGE_DECAY, step / (step + 10))
-            for key, value in denoiser.state_dict().items():
-                average[key].lerp_(value, 1 - keep)
-        running.append(loss.detach())
-        if step % every == 0 or step == settings.steps:
-            mean = float(torch.stack(running).mean())
-            running = []
-            if not math.isfinite(mean):
-                raise RuntimeError(
-                    f"training diverged at step {step}; lower prior.learning_rate and run again"
-                )
-            curve.append([step, mean])
-            progress.update(step, f"loss {mean:.3g}")
-            if time.monotonic() - saved > settings.checkpoint_seconds and step < settings.steps:
-                saved = time.monotonic()
-                save_checkpoint(
-                    checkpoint,
-                    identity,
-                    {
-                        "denoiser": denoiser.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "average": average,
-                        "step": step,
-                        "curve": curve,
-                        "seconds": spent + saved - started,
-                    },
-                )
-    denoiser.load_state_dict(average)
+        return _weighted_loss(denoiser, _draw_batch(pairs, settings, rng, device))
+
+    plan = Plan(
+        settings.steps,
+        _WARM_UP_STEPS,
+        settings.learning_rate,
+        "prior.learning_rate",
+        checkpoint,
+        identity,
+        settings.checkpoint_seconds,
+    )
+    curve, seconds = optimise(loss_of_step, denoiser, optimiser, plan, "training", "loss", average)
+    denoiser.load_state_dict(average.state_dict())
     denoiser.eval()
     levels, errors = _measure_errors(denoiser, pairs, settings, seed, device)
     logger.info(
@@ -237,7 +200,7 @@ def train_prior(
         "geometry": geometry.as_dict(),
         "steps": settings.steps,
         "curve": curve,
-        "seconds": spent + time.monotonic() - started,
+        "seconds": seconds,
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "spectral_error": error,
         "fingerprint": identity,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,13 @@ import numpy as np
 import torch
 
 from besselflow.baselines.spectral import SpectralModel
-from besselflow.checkpoint import load_checkpoint, save_checkpoint
 from besselflow.config import Inr
 from besselflow.inr.network import FourierMlp
-from besselflow.job import Progress
 from besselflow.noise import pixel_variance
+from besselflow.optimisation import Plan, optimise
 from besselflow.projection import AxialProjection
 
 _WARM_UP_STEPS = 20
-_CURVE_POINTS = 100
 _RENDER_COLUMNS = 2048
 
 
@@ -75,7 +71,6 @@ def automatic_bandwidth(model: SpectralModel) -> float:
 
 
 _BANDWIDTH_SHARE = 0.07
-_GRADIENT_LIMIT = 1.0
 _SQUAREPLUS = 0.4
 _DARKEST_START = 0.05
 
@@ -118,7 +113,6 @@ def fit_inr(
     record : dict
         Bandwidth, loss curve, reduced chi-square and duration of the fit.
     """
-    started = time.monotonic()
     bandwidth = (
         automatic_bandwidth(problem.spectral)
         if settings.bandwidth == "auto"
@@ -131,65 +125,32 @@ def fit_inr(
     optimiser = torch.optim.Adam(
         network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-12
     )
-    step, curve, spent = 0, [], 0.0
-    state = load_checkpoint(checkpoint, fingerprint)
-    if state is not None:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, curve, spent = state["step"], state["curve"], state["seconds"]
     data = _Columns.of(problem, device)
-    progress = Progress(label, settings.steps, step)
-    every = max(1, settings.steps // _CURVE_POINTS)
-    saved = time.monotonic()
-    running = []
-    while step < settings.steps:
-        rate = settings.learning_rate * _schedule(step, settings.steps)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        columns = _columns_of_step(step, len(data.yx_um), settings.columns, seed).to(device)
-        optimiser.zero_grad(set_to_none=True)
-        loss = data.loss(network, columns)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_LIMIT)
-        optimiser.step()
-        step += 1
-        running.append(loss.detach())
-        if step % every == 0 or step == settings.steps:
-            mean = float(torch.stack(running).mean())
-            running = []
-            if not math.isfinite(mean):
-                raise RuntimeError(
-                    f"the fit diverged at step {step}; lower inr.learning_rate and run again"
-                )
-            curve.append([step, mean])
-            progress.update(step, f"misfit {mean:.3g}")
-            if time.monotonic() - saved > settings.checkpoint_seconds and step < settings.steps:
-                saved = time.monotonic()
-                save_checkpoint(
-                    checkpoint,
-                    fingerprint,
-                    {
-                        "network": network.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "step": step,
-                        "curve": curve,
-                        "seconds": spent + saved - started,
-                    },
-                )
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        columns = _columns_of_step(step, len(data.yx_um), settings.columns, seed)
+        return data.loss(network, columns.to(device))
+
+    plan = Plan(
+        settings.steps,
+        _WARM_UP_STEPS,
+        settings.learning_rate,
+        "inr.learning_rate",
+        checkpoint,
+        fingerprint,
+        settings.checkpoint_seconds,
+    )
+    curve, seconds = optimise(loss_of_step, network, optimiser, plan, label, "misfit")
     volume = data.render(network)
     residual = problem.operator.forward(volume) - problem.projections
     record = {
         "bandwidth_per_um": bandwidth,
         "curve": curve,
         "chi2": float(np.mean(residual**2 / problem.noise_variance())),
-        "seconds": spent + time.monotonic() - started,
+        "seconds": seconds,
         "parameters": sum(p.numel() for p in network.parameters()),
     }
     return volume, record
-
-
-def _schedule(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / _WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _columns_of_step(step: int, count: int, wanted: int, seed: int) -> torch.Tensor:
