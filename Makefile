@@ -15,7 +15,7 @@ help:
 	@echo "make demo          reconstruct the demo acquisitions, up to demo/results/report.html"
 	@echo "make test          run the tests (up to 15 minutes)"
 	@echo "make test-browser  open the reports in headless Chromium"
-	@echo "make bench         run the benchmark in BENCH=../shared/bench, up to bench/results/metrics.tsv"
+	@echo "make bench         run the benchmark over ../shared/bench, up to bench/results/metrics.tsv"
 	@echo "make lint          check the style of code and workflow"
 	@echo "make clean         remove the demo and the benchmark results"
 
