@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-
 import run_bench
+
 from besselflow.sample_sheet import read_sheet
 
 
@@ -34,7 +34,7 @@ def test_no_geometry_means_all(work):
 
 
 def test_unknown_geometry_is_refused_with_the_choices(work):
-    with pytest.raises(SystemExit, match="box7.*box6-step6"):
+    with pytest.raises(SystemExit, match=r"box7.*box6-step6"):
         run_bench.write_sheet(["box7"])
 
 
