@@ -16,7 +16,7 @@ from tiny_runs import ROOT, TinyFacility, environment, job_counts, run, wait_unt
 pytestmark = pytest.mark.workflow
 
 BASELINE_ONLY = {"methods": ["interpolation"], "final": "interpolation"}
-METHODS = ["interpolation", "spectral", "inr", "diffusion"]
+METHODS = ["interpolation", "spectral", "variational", "inr", "diffusion"]
 
 
 class FullRun:
