@@ -13,13 +13,12 @@ import numpy as np
 
 from besselflow.acquisition import read_stage_positions, read_tiff_stack
 from besselflow.beam import parse_beam_profile
-from besselflow.corrections import counts_to_intensity
+from besselflow.corrections import counts_to_intensity, intensity_scale
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
 from besselflow.projection import AxialGrid
 from besselflow.store import Projections, write_projections
 
-_SCALE_PERCENTILE = 99.9
 _PIXELS_FOR_STATISTICS = 4_000_000
 
 
@@ -119,7 +118,7 @@ def describe(counts: da.Array, intensity: da.Array) -> dict[str, object]:
     scale = []
     for t in range(times):
         parts = [np.asarray(intensity[t, c, :, ::stride, ::stride]) for c in range(channels)]
-        scale.append([max(float(np.percentile(p, _SCALE_PERCENTILE)), 1e-6) for p in parts])
+        scale.append([intensity_scale(part) for part in parts])
     saturated = 0.0
     if counts.dtype.kind in "ui":
         saturated = float((counts == np.iinfo(counts.dtype).max).mean().compute())

@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 
 from besselflow.beam import AxialProfile, parse_beam_profile
+from besselflow.sample_sheet import COLUMNS
 from besselflow.simulate import (
     AcquisitionFiles,
     Detector,
@@ -23,19 +24,7 @@ from besselflow.simulate import (
     write_acquisition,
 )
 
-SHEET_COLUMNS = (
-    "sample",
-    "acquisition",
-    "stage_positions",
-    "beam_profile",
-    "voxel_size_z_um",
-    "voxel_size_y_um",
-    "voxel_size_x_um",
-    "ground_truth",
-    "role",
-    "offset",
-    "gain",
-)
+SHEET_COLUMNS = tuple(column.name for column in COLUMNS)
 
 _EXAMPLE = """\
 example:

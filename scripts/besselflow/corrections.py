@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+_SCALE_PERCENTILE = 99.9
+
 
 def counts_to_intensity(counts, offset: float | None, gain: float | None):
     """Subtract the detector offset and divide by the gain, where they are known.
@@ -22,3 +26,16 @@ def counts_to_intensity(counts, offset: float | None, gain: float | None):
     """
     intensity = counts.astype("float32") - (offset or 0.0)
     return (intensity / gain if gain else intensity).astype("float32")
+
+
+def intensity_scale(projections: np.ndarray) -> float:
+    """Return the intensity that counts as bright, from the projections alone.
+
+    Samples and the training data of the prior are scaled alike by it.
+
+    Parameters
+    ----------
+    projections : numpy.ndarray
+        Any shape.
+    """
+    return max(float(np.percentile(projections, _SCALE_PERCENTILE)), 1e-6)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.config import Prior
+from besselflow.corrections import intensity_scale
 from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.network import STATE_REACH, Denoiser, SliceConditions, gather_conditions
 from besselflow.fingerprint import fingerprint
@@ -22,7 +23,6 @@ from besselflow.job import Progress, logger
 from besselflow.optimisation import MovingAverage, Plan, optimise
 from besselflow.store import atomic_path
 
-SCALE_PERCENTILE = 99.9
 # Photons of a bright pixel in simulated acquisitions: from barely usable to nearly noise-free.
 _PHOTON_RANGE = (40.0, 4000.0)
 _SIMULATIONS_PER_VOLUME = 2
@@ -30,17 +30,6 @@ _SIGMA_RANGE = (0.003, 1.0)
 _ERROR_LEVELS = 12
 _WARM_UP_STEPS = 50
 _AVERAGE_DECAY = 0.995
-
-
-def intensity_scale(projections: np.ndarray) -> float:
-    """Return the intensity that counts as bright, from the projections alone.
-
-    Parameters
-    ----------
-    projections : numpy.ndarray
-        Any shape.
-    """
-    return max(float(np.percentile(projections, SCALE_PERCENTILE)), 1e-6)
 
 
 @dataclass(frozen=True)
