@@ -13,10 +13,10 @@ from besselflow.baselines.spectral import SpectralModel
 from besselflow.config import Inr, Tiling
 from besselflow.device import select_device
 from besselflow.fingerprint import fingerprint
-from besselflow.inr.fit import InrProblem, fit_inr
+from besselflow.inr.fit import InrFit, InrProblem, fit_inr
 from besselflow.job import run_script
 from besselflow.store import UnitWriter, open_projections, open_units, remove
-from besselflow.tiling import list_units, unit_shape, units_of_shard
+from besselflow.tiling import Unit, list_units, unit_shape, units_of_shard
 
 
 def main(
@@ -53,41 +53,58 @@ def main(
     measured = open_projections(projections)
     spectral = open_units([spectral_units])
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
-    mine = units_of_shard(units, shard, tiling.shards)
+    mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     device = select_device(threads)
+    operator = measured.operator
     checkpoints = Path(units_path).with_suffix(".checkpoints")
     size = unit_shape(units, measured.grid.n_slices)
+    before: tuple[Unit, InrFit] | None = None
     with UnitWriter(units_path, mine, size) as writer:
         for number, unit in enumerate(mine, start=1):
             model = SpectralModel.from_record(spectral.records[unit.index])
             data = measured.unit_data(unit)
             problem = InrProblem(
                 data,
-                measured.operator,
+                operator,
                 measured.voxel_size_um,
                 measured.attributes["scale"][unit.t][unit.c],
                 model,
-                measured.operator.forward(np.asarray(spectral.arrays["volume"][unit.index])),
+                operator.forward(np.asarray(spectral.arrays["volume"][unit.index])),
             )
+            start, own = None, settings
+            if before is not None and continues(before[0], unit, tiling.chain):
+                # The spectrum of its first time point sets the frequencies of a chain.
+                start, bandwidth = before[1].weights, before[1].record["bandwidth_per_um"]
+                own = settings.model_copy(update={"bandwidth": bandwidth})
             identity = fingerprint(
-                settings.model_dump(exclude={"checkpoint_seconds"}),
+                own.model_dump(exclude={"checkpoint_seconds"}),
                 seed,
                 model.as_record(),
-                problem.operator.matrix,
+                operator.matrix,
+                () if operator.lateral is None else operator.lateral.kernel,
                 data,
+                *(weight.numpy() for weight in (start or {}).values()),
             )
             label = "fit" if len(mine) == 1 else f"fit of unit {number} of {len(mine)}"
-            volume, fitted = fit_inr(
+            fit = fit_inr(
                 problem,
-                settings,
+                own,
                 seed + unit.index,
                 checkpoints / f"unit-{unit.index}.pt",
                 identity,
                 device,
                 label,
+                start,
             )
-            writer.write(unit, fitted, volume=volume)
+            writer.write(unit, fit.record, volume=fit.volume)
+            before = (unit, fit)
     remove(checkpoints)
+
+
+def continues(before: Unit, unit: Unit, chain: int) -> bool:
+    """Tell whether a unit is the next time point of the unit before, in the same chain."""
+    same_place = (before.c, before.tile) == (unit.c, unit.tile)
+    return same_place and unit.t == before.t + 1 and unit.t % chain != 0
 
 
 if __name__ == "__main__":

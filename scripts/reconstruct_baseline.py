@@ -57,7 +57,7 @@ def main(
     """
     measured = open_projections(projections)
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
-    mine = units_of_shard(units, shard, tiling.shards)
+    mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     if method == "interpolation":
         reconstruct = by_interpolation(measured)
     elif method == "spectral":

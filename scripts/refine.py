@@ -58,7 +58,7 @@ def main(
     measured = open_projections(projections)
     spectral, inr = open_units([spectral_units]), open_units([inr_units])
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
-    mine = units_of_shard(units, shard, tiling.shards)
+    mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     device = select_device(threads)
     prior = load_prior(prior_path, device)
     size = unit_shape(units, measured.grid.n_slices)

@@ -23,7 +23,7 @@ BASELINES = ("interpolation", "spectral", "variational", "richardson_lucy")
 DEFAULT_METHODS = ("interpolation", "spectral", "variational", "inr", "diffusion")
 _NEEDS = {"variational": ("spectral",), "inr": ("spectral",), "diffusion": ("inr",)}
 
-_AUTO_OR_NUMBER = {("inr", "bandwidth"), ("variational", "weight")}
+_AUTO_OR_NUMBER = {("inr", "bandwidth"), ("inr", "steps"), ("variational", "weight")}
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,6 +52,11 @@ class Tiling(Section):
         description="Number of jobs per sample and stage that the work units (channel, time "
         "point, tile) are divided among. Raise it for time series and large volumes on a cluster.",
     )
+    chain: Positive = Field(
+        8,
+        description="Time points in a row that stay in one job: each fit of the INR starts from "
+        "that of the time point before, and the first of every chain starts afresh.",
+    )
 
 
 class Variational(Section):
@@ -76,23 +81,69 @@ class RichardsonLucy(Section):
 class Inr(Section):
     """The implicit neural representation that is fitted to each sample."""
 
+    encoding: Literal["gaussian", "sincos", "siren", "grid"] = Field(
+        "gaussian",
+        description="How the network sees a coordinate: `gaussian` (random Fourier features of one "
+        "bandwidth along all axes), `sincos` (octaves along each axis, as published), `siren` (a "
+        "network of sines), or `grid` (trainable values at the nodes of several grids).",
+    )
     width: Positive = Field(128, description="Units per hidden layer.")
     depth: Positive = Field(3, description="Number of hidden layers.")
-    features: Positive = Field(
-        128, description="Number of random Fourier features (each gives a sine and a cosine)."
+    skip: bool = Field(
+        False, description="Feed the encoding in again after half of the hidden layers."
     )
+    features: Positive = Field(
+        128,
+        description="Number of random Fourier features (each gives a sine and a cosine) of the "
+        "encoding `gaussian`.",
+    )
+    octaves: Positive = Field(10, description="Number of octaves of the encoding `sincos`.")
     bandwidth: Literal["auto"] | PositiveFloat = Field(
         "auto",
         description="Standard deviation of the feature frequencies in cycles per micrometre. "
         "`auto` derives it from the correlation length and smoothness that the spectral Gaussian "
         "process found in the same sample.",
     )
-    steps: Positive = Field(1500, description="Optimiser steps.")
+    output: Literal["positive", "linear"] = Field(
+        "positive",
+        description="`positive` allows no negative light; `linear` leaves the output as it is.",
+    )
+    loss: Literal["photon", "squares"] = Field(
+        "photon",
+        description="`photon` weighs each pixel by its own noise, which grows with the light; "
+        "`squares` weighs all pixels alike.",
+    )
+    neighbour_average: bool = Field(
+        False,
+        description="Smooth the volume along z over six neighbouring slices, as published.",
+    )
+    optimiser: Literal["muon", "adam"] = Field(
+        "muon",
+        description="`muon` takes orthogonalised steps for the matrices of the hidden layers and "
+        "needs about half as many of them; `adam` is the published choice.",
+    )
+    learning_rate: PositiveFloat = Field(
+        5e-3,
+        description="Peak learning rate of Adam; it decays to zero along a cosine. That of Muon is "
+        "ten times as high.",
+    )
+    steps: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Optimiser steps at most; `auto` takes more for larger fields of view.",
+    )
     columns: Positive = Field(
         128, description="Pixel columns (all slices of one pixel) per optimiser step."
     )
-    learning_rate: PositiveFloat = Field(
-        5e-3, description="Peak learning rate of Adam; it decays to zero along a cosine."
+    held_out: Annotated[float, Field(ge=0, le=0.2)] = Field(
+        0.02,
+        description="Share of the pixel columns in which half of the projections are left out of "
+        "the fit, to see whether it still gets better and to end it when it doesn't. 0 always "
+        "takes all steps.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Precision of the hidden layers during the fit. `auto` takes bfloat16 where "
+        "the processor or GPU computes with it, which is about twice as fast.",
     )
     checkpoint_seconds: PositiveFloat = Field(
         30.0, description="Seconds between checkpoints, from which a rerun resumes."

@@ -26,3 +26,23 @@ def select_device(threads: int) -> torch.device:
         return torch.device("cuda")
     logger.info("computing on the CPU with %d threads", threads)
     return torch.device("cpu")
+
+
+def compute_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """Return the precision that hidden layers are computed in while they are trained.
+
+    Parameters
+    ----------
+    wanted : str
+        ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the device has instructions for it.
+    device : torch.device
+        Where they are computed.
+    """
+    if wanted == "auto":
+        if device.type == "cuda":
+            able = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            known = torch.cpu.get_capabilities()
+            able = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+        wanted = "bfloat16" if able else "float32"
+    return getattr(torch, wanted)

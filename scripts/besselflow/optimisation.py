@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,27 @@ from typing import Any
 import torch
 
 from besselflow.checkpoint import load_checkpoint, save_checkpoint
-from besselflow.job import Progress
+from besselflow.job import Progress, logger
 
 _CURVE_POINTS = 100
 _GRADIENT_LIMIT = 1.0
+# The held-out error is a mean over this many points of the curve, and must have fallen by this
+# share within so many of them for the fit to go on as planned.
+_SMOOTHED = 5
+_PATIENCE = 20
+_WORTHWHILE = 0.002
+# A fit may stand still at its start, before the network has found the structures.
+_EARLIEST = 0.4
+# Share of the remaining steps that are taken where a fit ends early.
+_RUSH = 0.3
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where an optimisation ends, and from which step on it hurries there."""
+
+    turn: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -26,8 +43,6 @@ class Plan:
     ----------
     steps, warm_up : int
         Optimiser steps, and how many of them the learning rate rises over.
-    learning_rate : float
-        Peak of the learning rate, which decays to zero along a cosine.
     rate_key : str
         Configuration key of the learning rate, for the message about a divergence.
     checkpoint : pathlib.Path
@@ -40,16 +55,34 @@ class Plan:
 
     steps: int
     warm_up: int
-    learning_rate: float
     rate_key: str
     checkpoint: Path
     fingerprint: str
     checkpoint_seconds: float
 
-    def rate_of(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
+    def rate_of(self, step: int, course: Course) -> float:
+        """Return the share of the peak learning rate at a step, counted from 0.
+
+        It rises linearly, then falls along a cosine; where the fit ends early, what is left of the
+        cosine is passed through faster.
+        """
         rise = min(1.0, (step + 1) / self.warm_up)
-        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        phase = step / self.steps
+        if step >= course.turn:
+            start = course.turn / self.steps
+            phase = start + (1 - start) * (step - course.turn) / (course.end - course.turn)
+        return rise * 0.5 * (1 + math.cos(math.pi * phase))
+
+    def course_after(self, step: int, curve: list[list[float]]) -> Course | None:
+        """Return an earlier end, if the held-out errors of the curve so far no longer fall."""
+        if step < _EARLIEST * self.steps or len(curve) < _PATIENCE + _SMOOTHED:
+            return None
+        errors = [point[2] for point in curve]
+        recent = sum(errors[-_SMOOTHED:]) / _SMOOTHED
+        before = sum(errors[-_PATIENCE - _SMOOTHED : -_PATIENCE]) / _SMOOTHED
+        if recent < (1 - _WORTHWHILE) * before:
+            return None
+        return Course(step, step + math.ceil(_RUSH * (self.steps - step)))
 
 
 class MovingAverage:
@@ -87,11 +120,12 @@ class MovingAverage:
 def optimise(
     loss_of_step: Callable[[int], torch.Tensor],
     network: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     plan: Plan,
     label: str,
     quantity: str,
     average: MovingAverage | None = None,
+    held_out: Callable[[], float] | None = None,
 ) -> tuple[list[list[float]], float]:
     """Take all steps that are left to take.
 
@@ -102,19 +136,21 @@ def optimise(
         resumed run equals an undisturbed one.
     network : torch.nn.Module
         What is optimised.
-    optimiser : torch.optim.Optimizer
-        Holds the parameters of the network.
+    optimisers : sequence of torch.optim.Optimizer
+        Hold the parameters of the network; their learning rates are the peaks.
     plan : Plan
-        Length, learning rate and checkpoints.
+        Length, course of the learning rate, and checkpoints.
     label, quantity : str
         What the progress lines call the work and the loss.
     average : MovingAverage or None
         Told after each step.
+    held_out : callable or None
+        Error on data that the loss does not see. Where it no longer falls, the fit ends early.
 
     Returns
     -------
-    curve : list of [step, loss]
-        Means over equal numbers of steps.
+    curve : list of [step, loss] or [step, loss, held-out error]
+        Losses are means over equal numbers of steps.
     seconds : float
         Time spent, earlier runs included.
 
@@ -124,31 +160,38 @@ def optimise(
         The loss is no longer a finite number.
     """
     started = time.monotonic()
-    parts: dict[str, Any] = {"network": network, "optimiser": optimiser}
+    parts: dict[str, Any] = {"network": network}
+    parts |= {f"optimiser-{i}": optimiser for i, optimiser in enumerate(optimisers)}
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    for group in groups:
+        group["peak"] = group["lr"]
     if average is not None:
         parts["average"] = average
-    step, curve, spent = 0, [], 0.0
+    step, course, curve, spent = 0, Course(plan.steps, plan.steps), [], 0.0
     state = load_checkpoint(plan.checkpoint, plan.fingerprint)
     if state is not None:
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        step, curve, spent = state["step"], state["curve"], state["seconds"]
-    progress = Progress(label, plan.steps, step)
+        step, course = state["step"], Course(*state["course"])
+        curve, spent = state["curve"], state["seconds"]
+        groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    progress = Progress(label, course.end, step)
     every = max(1, plan.steps // _CURVE_POINTS)
     saved, running = time.monotonic(), []
-    while step < plan.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate_of(step)
-        optimiser.zero_grad(set_to_none=True)
+    while step < course.end:
+        for group in groups:
+            group["lr"] = group["peak"] * plan.rate_of(step, course)
+        network.zero_grad(set_to_none=True)
         loss = loss_of_step(step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_LIMIT)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         step += 1
         if average is not None:
             average.follow(step)
         running.append(loss.detach())
-        if step % every and step < plan.steps:
+        if step % every and step < course.end:
             continue
         mean, running = float(torch.stack(running).mean()), []
         if not math.isfinite(mean):
@@ -156,10 +199,22 @@ def optimise(
                 f"the {label} diverged at step {step}; lower {plan.rate_key} and run again"
             )
         curve.append([step, mean])
-        progress.update(step, f"{quantity} {mean:.3g}")
-        if time.monotonic() - saved > plan.checkpoint_seconds and step < plan.steps:
+        detail = f"{quantity} {mean:.3g}"
+        if held_out is not None:
+            curve[-1].append(held_out())
+            detail += f", held out {curve[-1][2]:.3g}"
+            earlier = plan.course_after(step, curve) if course.turn > step else None
+            if earlier is not None:
+                logger.info(
+                    "%s: the held-out error no longer falls, so it ends at step %d instead of %d",
+                    *(label, earlier.end, plan.steps),
+                )
+                course, progress.total = earlier, earlier.end
+        progress.update(step, detail)
+        if time.monotonic() - saved > plan.checkpoint_seconds:
             saved = time.monotonic()
-            facts = {"step": step, "curve": curve, "seconds": spent + saved - started}
+            facts = {"step": step, "course": [course.turn, course.end], "curve": curve}
+            facts["seconds"] = spent + saved - started
             states = {name: part.state_dict() for name, part in parts.items()}
             save_checkpoint(plan.checkpoint, plan.fingerprint, facts | states)
     return curve, spent + time.monotonic() - started

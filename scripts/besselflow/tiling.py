@@ -94,10 +94,29 @@ def unit_shape(units: list[Unit], n_slices: int) -> tuple[int, int, int]:
     return (n_slices, tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
 
 
-def units_of_shard(units: list[Unit], shard: int, shards: int) -> list[Unit]:
-    """Return the consecutive units that one of `shards` jobs handles (none, if there are few)."""
-    bounds = np.linspace(0, len(units), shards + 1).round().astype(int)
-    return units[bounds[shard] : bounds[shard + 1]]
+def units_of_shard(units: list[Unit], shard: int, shards: int, chain: int = 1) -> list[Unit]:
+    """Return the units that one of `shards` jobs handles (none, if there are few).
+
+    Parameters
+    ----------
+    units : list of Unit
+        All units of the sample.
+    shard, shards : int
+        Which job, and how many there are.
+    chain : int
+        Time points in a row of one tile and channel that stay in one job.
+
+    Returns
+    -------
+    list of Unit
+        Chain by chain, each in the order of time.
+    """
+    chains: dict[tuple, list[Unit]] = {}
+    for unit in units:
+        place = (unit.t // chain, unit.c, unit.tile.y.start, unit.tile.x.start)
+        chains.setdefault(place, []).append(unit)
+    bounds = np.linspace(0, len(chains), shards + 1).round().astype(int)
+    return [u for own in list(chains.values())[bounds[shard] : bounds[shard + 1]] for u in own]
 
 
 def blend_weights(window: slice, length: int, halo: int) -> np.ndarray:

@@ -171,13 +171,14 @@ def train_prior(
     plan = Plan(
         settings.steps,
         _WARM_UP_STEPS,
-        settings.learning_rate,
         "prior.learning_rate",
         checkpoint,
         identity,
         settings.checkpoint_seconds,
     )
-    curve, seconds = optimise(loss_of_step, denoiser, optimiser, plan, "training", "loss", average)
+    curve, seconds = optimise(
+        loss_of_step, denoiser, [optimiser], plan, "training", "loss", average
+    )
     denoiser.load_state_dict(average.state_dict())
     denoiser.eval()
     levels, errors = _measure_errors(denoiser, pairs, settings, seed, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,24 @@ import torch
 
 from besselflow.baselines.spectral import SpectralModel
 from besselflow.config import Inr
-from besselflow.inr.network import FourierMlp
+from besselflow.device import compute_precision
+from besselflow.inr.columns import BatchPlan, UnitColumns
+from besselflow.inr.network import CoordinateNetwork, build_network
 from besselflow.noise import pixel_variance
 from besselflow.optimisation import Plan, optimise
 from besselflow.projection import AxialProjection
 
 _WARM_UP_STEPS = 20
-_RENDER_COLUMNS = 2048
+# Share of the frequency at which the spectrum falls to the noise.
+_BANDWIDTH_SHARE = 0.07
+# Steps of Muon relative to Adam's: those are of unit size per matrix, not per weight.
+_MUON_RATE = 10.0
+# Optimiser steps per measured column, and their bounds.
+_STEPS_PER_COLUMN = 0.15
+_FEWEST_STEPS, _MOST_STEPS = 600, 6000
+# A fit that starts from the one before needs fewer steps.
+_WARM_STEPS = 0.4
+_WARM_RATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,9 +82,29 @@ def automatic_bandwidth(model: SpectralModel) -> float:
     return _BANDWIDTH_SHARE * float(model.cutoff_per_um())
 
 
-_BANDWIDTH_SHARE = 0.07
-_SQUAREPLUS = 0.4
-_DARKEST_START = 0.05
+def automatic_steps(n_columns: int) -> int:
+    """Return the number of optimiser steps for a unit of some pixel columns."""
+    return int(min(max(_STEPS_PER_COLUMN * n_columns, _FEWEST_STEPS), _MOST_STEPS))
+
+
+@dataclass(frozen=True)
+class InrFit:
+    """A fitted network.
+
+    Attributes
+    ----------
+    volume : numpy.ndarray, shape (Z, Y, X), float32
+        Rendered intensities.
+    record : dict
+        Bandwidth, curve of the loss and the held-out error, reduced chi-square, steps, duration
+        and size of the network.
+    weights : dict
+        State of the network, for the fit of the next time point to start from.
+    """
+
+    volume: np.ndarray
+    record: dict[str, Any]
+    weights: dict[str, torch.Tensor]
 
 
 def fit_inr(
@@ -83,11 +115,13 @@ def fit_inr(
     fingerprint: str,
     device: torch.device,
     label: str = "fit",
-) -> tuple[np.ndarray, dict[str, Any]]:
+    start: dict[str, torch.Tensor] | None = None,
+) -> InrFit:
     """Fit the network and render the volume.
 
-    The loss is the mean squared difference of measured and predicted projections in units of each
-    pixel's noise. A step sees whole pixel columns, so that the operator is applied exactly.
+    The loss is the mean squared difference of measured and predicted projections, in units of each
+    pixel's noise unless the settings say otherwise. A step sees whole pixel columns, so that the
+    operator is applied exactly.
 
     Parameters
     ----------
@@ -105,115 +139,113 @@ def fit_inr(
         Where to compute.
     label : str
         What the progress lines call this fit.
-
-    Returns
-    -------
-    volume : numpy.ndarray, shape (Z, Y, X), float32
-        Rendered intensities.
-    record : dict
-        Bandwidth, loss curve, reduced chi-square and duration of the fit.
+    start : dict or None
+        Weights of the fit of the time point before, of the same tile, channel and settings. The
+        fit then takes fewer and smaller steps.
     """
-    bandwidth = (
-        automatic_bandwidth(problem.spectral)
-        if settings.bandwidth == "auto"
-        else settings.bandwidth
+    p, y, x = problem.projections.shape
+    bandwidth = settings.bandwidth
+    if bandwidth == "auto":
+        bandwidth = automatic_bandwidth(problem.spectral)
+    extent_um = tuple(
+        max(count, 2) * size / 2
+        for count, size in zip(
+            (problem.operator.n_slices, y, x), problem.voxel_size_um, strict=True
+        )
     )
     generator = torch.Generator().manual_seed(seed)
-    network = FourierMlp(
-        settings.width, settings.depth, settings.features, bandwidth, generator
-    ).to(device)
-    optimiser = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-12
+    network = build_network(settings, bandwidth, extent_um, generator)
+    if start is not None:
+        network.load_state_dict(start)
+    network.to(device)
+    network.precision = compute_precision(settings.precision, device)
+    variance = problem.noise_variance()
+    if settings.loss == "squares":
+        variance = np.full_like(variance, variance.mean())
+    data = UnitColumns.of(
+        problem.projections,
+        variance,
+        problem.operator,
+        problem.voxel_size_um,
+        problem.scale,
+        problem.spectral.mean,
+        settings.output == "positive",
+        device,
     )
-    data = _Columns.of(problem, device)
+    lateral = problem.operator.lateral
+    radius = (0, 0) if lateral is None else lateral.radius
+    batches = BatchPlan((y, x), settings.columns, radius, seed)
+    used, held_out = data.precision, None
+    if settings.held_out > 0:
+        left_out = _left_out(batches, settings.held_out, p, seed).to(device)
+        check = batches.held_out(settings.held_out).to(device)
+        used = data.precision * ~left_out
+        weights = data.precision[check.targets] * left_out[check.targets]
+
+        @torch.no_grad()
+        def held_out() -> float:
+            error = data.squared_error(network, check)
+            return float((error * weights).sum() / left_out[check.targets].sum())
 
     def loss_of_step(step: int) -> torch.Tensor:
-        columns = _columns_of_step(step, len(data.yx_um), settings.columns, seed)
-        return data.loss(network, columns.to(device))
+        batch = batches.of_step(step).to(device)
+        return (data.squared_error(network, batch) * used[batch.targets]).mean()
 
+    steps = automatic_steps(y * x) if settings.steps == "auto" else settings.steps
+    rate = settings.learning_rate
+    if start is not None:
+        steps, rate = max(1, round(_WARM_STEPS * steps)), _WARM_RATE * rate
     plan = Plan(
-        settings.steps,
+        steps,
         _WARM_UP_STEPS,
-        settings.learning_rate,
         "inr.learning_rate",
         checkpoint,
         fingerprint,
         settings.checkpoint_seconds,
     )
-    curve, seconds = optimise(loss_of_step, network, optimiser, plan, label, "misfit")
-    volume = data.render(network)
+    network.train()
+    curve, seconds = optimise(
+        loss_of_step,
+        network,
+        _optimisers(network, settings.optimiser, rate),
+        plan,
+        label,
+        "misfit",
+        held_out=held_out,
+    )
+    network.eval()
+    volume = data.render(network, settings.neighbour_average)
     residual = problem.operator.forward(volume) - problem.projections
     record = {
         "bandwidth_per_um": bandwidth,
         "curve": curve,
+        "steps": curve[-1][0],
         "chi2": float(np.mean(residual**2 / problem.noise_variance())),
         "seconds": seconds,
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
     }
-    return volume, record
+    weights = {name: value.cpu() for name, value in network.state_dict().items()}
+    return InrFit(volume, record, weights)
 
 
-def _columns_of_step(step: int, count: int, wanted: int, seed: int) -> torch.Tensor:
-    """Return the pixel columns of one step: a function of the step alone, so that runs resume."""
-    wanted = min(wanted, count)
-    per_epoch = count // wanted
-    epoch, position = divmod(step, per_epoch)
-    generator = torch.Generator().manual_seed((seed << 20) + epoch + 1)
-    order = torch.randperm(count, generator=generator)
-    return order[position * wanted : (position + 1) * wanted]
+def _left_out(batches: BatchPlan, share: float, n_projections: int, seed: int) -> torch.Tensor:
+    """Return which measurements no step sees: half of those in the held-out pixels, (Y X, P)."""
+    held = batches.held_out(share).targets.flatten()
+    generator = torch.Generator().manual_seed(seed)
+    out = torch.zeros(math.prod(batches.shape), n_projections, dtype=torch.bool)
+    out[held] = torch.rand(len(held), n_projections, generator=generator) < 0.5
+    return out
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The unit as pixel columns on the device."""
+def _optimisers(network: CoordinateNetwork, kind: str, rate: float) -> list[torch.optim.Optimizer]:
+    """Return Adam for all weights, or Muon for the hidden matrices and Adam for the others.
 
-    z_um: torch.Tensor
-    yx_um: torch.Tensor
-    measured: torch.Tensor
-    matrix: torch.Tensor
-    noise_sd: torch.Tensor
-    unit: float
-    shift: float
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, problem: InrProblem, device: torch.device) -> _Columns:
-        p, y, x = problem.projections.shape
-        slices = problem.operator.n_slices
-        dz, dy, dx = problem.voxel_size_um
-        unit = 0.1 * problem.scale
-        relative_mean = max(problem.spectral.mean / unit, _DARKEST_START)
-        rows, cols = np.mgrid[:y, :x]
-        centred = [(rows - (y - 1) / 2) * dy, (cols - (x - 1) / 2) * dx]
-        as_tensor = lambda values: torch.as_tensor(values, dtype=torch.float32, device=device)  # noqa: E731
-        return cls(
-            z_um=as_tensor((np.arange(slices) - (slices - 1) / 2) * dz),
-            yx_um=as_tensor(np.stack([c.ravel() for c in centred], axis=1)),
-            measured=as_tensor(problem.projections.reshape(p, -1).T),
-            matrix=as_tensor(problem.operator.matrix),
-            noise_sd=as_tensor(np.sqrt(problem.noise_variance()).reshape(p, -1).T),
-            unit=unit,
-            # An output of 0 stands for the mean intensity, where the fit can start from.
-            shift=relative_mean - _SQUAREPLUS / (4 * relative_mean),
-            shape=(slices, y, x),
-        )
-
-    def intensity(self, network: FourierMlp, columns: torch.Tensor) -> torch.Tensor:
-        """Return intensities (N, Z), which are positive: light is.
-
-        The output passes through squareplus (Barron, arXiv 2112.11687). Its tail falls so slowly
-        that a network which starts in the dark of a sparse sample finds the bright structures;
-        behind softplus it can die.
-        """
-        output = 4 * network(self.z_um, self.yx_um[columns]) + self.shift
-        return (output + torch.sqrt(output.square() + _SQUAREPLUS)) * (0.5 * self.unit)
-
-    def loss(self, network: FourierMlp, columns: torch.Tensor) -> torch.Tensor:
-        predicted = self.intensity(network, columns) @ self.matrix.T
-        return (((predicted - self.measured[columns]) / self.noise_sd[columns]) ** 2).mean()
-
-    @torch.no_grad()
-    def render(self, network: FourierMlp) -> np.ndarray:
-        everything = torch.arange(len(self.yx_um), device=self.yx_um.device)
-        parts = [self.intensity(network, part).cpu() for part in everything.split(_RENDER_COLUMNS)]
-        return torch.cat(parts).T.reshape(self.shape).contiguous().numpy()
+    Muon orthogonalises the steps of a matrix (Jordan et al., Muon: an optimizer for hidden layers
+    in neural networks, 2024).
+    """
+    matrices = network.hidden_matrices() if kind == "muon" else []
+    others = [w for w in network.parameters() if all(w is not m for m in matrices)]
+    adam = torch.optim.Adam(others, lr=rate, betas=(0.9, 0.99), eps=1e-12)
+    if not matrices:
+        return [adam]
+    return [torch.optim.Muon(matrices, lr=_MUON_RATE * rate, weight_decay=0.0), adam]
