@@ -57,6 +57,7 @@ def main(
     """
     measured = open_projections(projections)
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
+    measured.check_halo(units, tiling.halo)
     mine = units_of_shard(units, shard, tiling.shards)
     if method == "interpolation":
         reconstruct = by_interpolation(measured)
