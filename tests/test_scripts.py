@@ -167,9 +167,11 @@ class Chain:
                         **common,
                     )
         self.volumes = {method: self.folder / f"{method}.ome.zarr" for method in methods}
-        self.uncertainty = {}
-        if "diffusion" in methods:
-            self.uncertainty = {"diffusion": self.folder / "uncertainty.ome.zarr"}
+        self.uncertainty = {
+            method: self.folder / f"{method}_std.ome.zarr"
+            for method in ("spectral", "diffusion")
+            if method in methods
+        }
         assemble.main(
             self.projections,
             {method: self.units(method) for method in methods},
@@ -336,6 +338,7 @@ def test_volumes_are_valid_and_on_the_grid(tiled, method):
     assert volume.voxel_size_um == VOXEL and volume.origin_um == (0, 0, 0)
     assert np.isfinite(np.asarray(volume.data)).all()
     assert volume.attributes["unit"] == "photons" and volume.attributes["method"] == method
+    assert volume.attributes["unseen_slices"] == []
     records = volume.attributes["records"]
     assert [record["unit"] for record in records] == [0, 1, 2, 3]
     assert all(record["seconds"] > 0 for record in records)
@@ -382,11 +385,30 @@ def test_methods_explain_the_data(whole):
     assert whole.volume("inr").min() > 0
 
 
-def test_uncertainty_is_positive_where_samples_differ(whole, tiled):
+@pytest.mark.parametrize("method", ["spectral", "diffusion"])
+def test_uncertainty_is_positive_where_samples_differ(whole, tiled, method):
     for chain in (whole, tiled):
-        std = np.asarray(open_volume(chain.uncertainty["diffusion"]).data)
+        std = np.asarray(open_volume(chain.uncertainty[method]).data)
         assert std.shape == (1, 1, 18, 24, 24)
         assert std.min() >= 0 and std.mean() > 0
+
+
+def test_methods_with_an_uncertainty_get_their_coverage(reported):
+    scores = pd.read_csv(reported / "mouse" / "metrics.tsv", sep="\t")
+    for metric in ("coverage_50", "coverage_90"):
+        covered = scores[scores["metric"] == metric].set_index("method")["value"]
+        assert set(covered.index) == {"spectral", "diffusion"}
+        assert 0.3 < covered["spectral"] <= 1
+
+
+def test_volumes_record_the_slices_that_no_projection_saw(raw, tmp_path):
+    (tmp_path / "a.csv").write_text("projection,z_um\n0,2.5\n1,8.5\n2,29.5\n")
+    truth = np.concatenate([raw.truth_counts[0, 0]] * 2)
+    write_tiff(tmp_path / "truth.tif", truth)
+    sparse = Raw(raw.acquisition, tmp_path / "a.csv", tmp_path / "truth.tif", raw.counts, truth)
+    chain = Chain(sparse, tmp_path, WHOLE).preprocess().reconstruct(["interpolation"])
+    expected = [*range(12, 27), *range(33, 36)]
+    assert open_volume(chain.volumes["interpolation"]).unseen_slices == expected
 
 
 def test_shards_do_not_change_any_volume(raw, prior, tiled, tmp_path):
@@ -395,8 +417,9 @@ def test_shards_do_not_change_any_volume(raw, prior, tiled, tmp_path):
     assert [len(open_units([path]).records) for path in sharded.units("inr")] == [1, 2, 1]
     for method in METHODS:
         np.testing.assert_array_equal(sharded.volume(method), tiled.volume(method))
-    std = [np.asarray(open_volume(c.uncertainty["diffusion"]).data) for c in (sharded, tiled)]
-    np.testing.assert_array_equal(*std)
+    for method in tiled.uncertainty:
+        std = [np.asarray(open_volume(c.uncertainty[method]).data) for c in (sharded, tiled)]
+        np.testing.assert_array_equal(*std)
 
 
 def test_more_shards_than_units(raw, whole, tmp_path):
