@@ -122,6 +122,17 @@ def test_without_ground_truth_the_page_says_that_accuracy_is_unknown(results):
     assert not any("ground truth" in image["alt"] for image in page.images)
 
 
+def test_a_spectral_page_says_what_its_uncertainty_is(tmp_path):
+    write_reported_sample(tmp_path, "fast", methods=("interpolation", "spectral"))
+    page = Page(tmp_path / "fast" / "report.html")
+    check_page(page)
+    assert "the standard deviation that the Gaussian process states" in page.text
+    assert "Its posterior standard deviation is the stated uncertainty." in page.text
+    assert "an isotropic stationary 3D prior" in page.text
+    for quantity in ("correlation length", "noise variance"):
+        assert quantity in page.text
+
+
 def test_a_page_can_be_made_with_the_least_that_a_run_gives(tmp_path):
     inputs = write_sample(
         tmp_path, "least", has_truth=False, has_uncertainty=False, methods=("interpolation",)

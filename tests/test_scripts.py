@@ -1,9 +1,10 @@
 """Runs the script of every rule, one after the other, on tiny acquisitions."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import ome_zarr_models.v05
 import pandas as pd
@@ -37,11 +38,12 @@ from besselflow.config import (
 )
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
+from besselflow.lateral import LateralBlur
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid
 from besselflow.report import SampleReportInputs
 from besselflow.simulate import Detector, simulate_acquisition
-from besselflow.store import open_projections, open_units, open_volume
+from besselflow.store import open_projections, open_units, open_volume, write_projections
 from besselflow.tiling import list_units
 
 VOXEL = (1.0, 0.5, 0.5)
@@ -399,6 +401,37 @@ def test_methods_with_an_uncertainty_get_their_coverage(reported):
         covered = scores[scores["metric"] == metric].set_index("method")["value"]
         assert set(covered.index) == {"spectral", "diffusion"}
         assert 0.3 < covered["spectral"] <= 1
+
+
+def blurred(measured, kernel):
+    """The same volume, imaged by a beam with side lobes."""
+    blur = LateralBlur(kernel)
+    return replace(
+        measured, data=da.from_array(blur.apply(np.asarray(measured.data))), lateral_kernel=kernel
+    )
+
+
+def test_methods_explain_the_data_of_a_beam_with_side_lobes(raw, tmp_path):
+    chain = Chain(raw, tmp_path, TILED).preprocess()
+    sharp = open_projections(chain.projections)
+    kernel = np.outer([0.1, 0.2, 0.4, 0.2, 0.1], [0.1, 0.2, 0.4, 0.2, 0.1])
+    chain.projections = tmp_path / "blurred.zarr"
+    write_projections(chain.projections, blurred(sharp, kernel))
+    measured = open_projections(chain.projections)
+    chain.reconstruct(["spectral", "variational", "richardson_lucy"])
+    scale = np.asarray(measured.data).std()
+    for method in chain.volumes:
+        residual = measured.operator.forward(chain.volume(method)) - np.asarray(measured.data)
+        assert residual.std() < 0.2 * scale
+
+
+def test_side_lobes_that_reach_beyond_the_halo_are_refused(raw, tmp_path):
+    chain = Chain(raw, tmp_path, TILED).preprocess()
+    measured = open_projections(chain.projections)
+    chain.projections = tmp_path / "blurred.zarr"
+    write_projections(chain.projections, blurred(measured, np.full((7, 7), 1 / 49)))
+    with pytest.raises(InputError, match=r"reaches 3 pixels.*tiling.halo to at least 4"):
+        chain.reconstruct(["spectral"])
 
 
 def test_volumes_record_the_slices_that_no_projection_saw(raw, tmp_path):
