@@ -12,7 +12,6 @@ from scipy.ndimage import gaussian_filter
 
 import simulate_acquisition as simulate_acquisition_script
 from besselflow.beam import AxialProfile, box_profile, gaussian_profile, parse_beam_profile
-from besselflow.lateral import LateralBlur
 from besselflow.simulate import (
     Detector,
     Disturbance,
@@ -135,14 +134,6 @@ def test_a_projection_is_the_mean_of_its_window(volume):
     assert acquisition.seen.all()
     residual = (acquisition.counts - 100.0) / 10 - acquisition.photons
     assert np.mean(residual**2) == pytest.approx(300 * windows.mean() + 0.25, rel=0.1)
-
-
-def test_side_lobes_blur_every_projection(volume):
-    positions = stage_positions(24, 1.0, BOX, 6.0)
-    blur = LateralBlur(np.outer([0.2, 0.6, 0.2], [0.3, 0.4, 0.3]))
-    sharp = simulate_acquisition(volume, BOX, positions, VOXEL)
-    blurred = simulate_acquisition(volume, BOX, positions, VOXEL, lateral=blur)
-    np.testing.assert_allclose(blurred.photons, blur.apply(sharp.photons), atol=1e-9)
 
 
 def test_seed_decides_the_noise_and_nothing_else(volume):

@@ -24,7 +24,6 @@ import tifffile
 from scipy.ndimage import shift
 
 from besselflow.beam import AxialProfile
-from besselflow.lateral import LateralBlur
 from besselflow.projection import AxialGrid, AxialProjection
 
 _TOLERANCE = 1e-6
@@ -229,7 +228,6 @@ def simulate_acquisition(
     detector: Detector | None = None,
     disturbance: Disturbance | None = None,
     seed: int = 0,
-    lateral: LateralBlur | None = None,
 ) -> SimulatedAcquisition:
     """Record a volume with a stepped beam.
 
@@ -248,8 +246,6 @@ def simulate_acquisition(
         None by default.
     seed : int
         Of the noise and the disturbance.
-    lateral : LateralBlur, optional
-        What the side lobes of the beam mix within each projection.
 
     Returns
     -------
@@ -271,7 +267,7 @@ def simulate_acquisition(
         raise ValueError("the volume's relative brightness must be finite and not negative")
     positions = np.atleast_1d(np.asarray(positions_um, float))
     grid = AxialGrid(first_um=0.0, spacing_um=float(voxel[0]), n_slices=len(volume))
-    operator = AxialProjection.from_geometry(profile, positions, grid, lateral)
+    operator = AxialProjection.from_geometry(profile, positions, grid)
 
     rng = np.random.default_rng(seed)
     drift_um = _random_walk(rng, len(positions), disturbance.drift_um)

@@ -329,6 +329,10 @@ def methods_paragraph(
         f"{measured.profile.fwhm_um:.3g} µm full width at half maximum). Each projection was "
         "modelled as the sample's intensity integrated along z with the axial profile as weight."
     ]
+    if measured.lateral_kernel is not None:
+        text.append(
+            "The side lobes of the beam were modelled as a lateral blur of each projection."
+        )
     if final == "interpolation":
         text.append("The volume is the linear interpolation of the projections along z.")
     elif final == "richardson_lucy":
