@@ -49,6 +49,7 @@ def main(
                 "sample": sample,
                 "method": method,
                 "unit": measured.unit,
+                "unseen_slices": measured.unseen_slices,
                 "records": [stores.records[unit.index] for unit in units],
             },
         )
@@ -64,7 +65,7 @@ def stores_by_method(methods: list[str], paths: list[Path]) -> dict[str, list[Pa
 if __name__ == "__main__":
     snakemake = globals()["snakemake"]
     methods = snakemake.params.methods
-    std = snakemake.output.get("uncertainty")
+    stds = snakemake.output.get("uncertainties", [])
     run_script(
         snakemake,
         main,
@@ -72,5 +73,5 @@ if __name__ == "__main__":
         unit_stores=stores_by_method(methods, list(snakemake.input.units)),
         tiling=Tiling(**snakemake.params.tiling),
         volumes=dict(zip(methods, snakemake.output.volumes, strict=True)),
-        uncertainties={snakemake.params.final: std} if std else {},
+        uncertainties=dict(zip(snakemake.params.uncertain, stds, strict=True)),
     )

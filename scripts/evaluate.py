@@ -105,14 +105,14 @@ def _write_tsv(table: pd.DataFrame, path: Path) -> None:
 if __name__ == "__main__":
     snakemake = globals()["snakemake"]
     methods = dict(zip(snakemake.params.methods, snakemake.input.volumes, strict=True))
-    std = snakemake.input.get("uncertainty")
+    stds = snakemake.input.get("uncertainties", [])
     run_script(
         snakemake,
         main,
         volumes=methods,
         truth=snakemake.input.get("truth") or None,
         projections=snakemake.input.projections,
-        uncertainty={snakemake.params.final: std} if std else {},
+        uncertainty=dict(zip(snakemake.params.uncertain, stds, strict=True)),
         ssim_window=snakemake.params.ssim_window,
         sample=snakemake.wildcards.sample,
         metrics_path=snakemake.output.metrics,

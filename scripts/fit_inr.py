@@ -55,6 +55,7 @@ def main(
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
     mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     device = select_device(threads)
+    measured.check_halo(units, tiling.halo)
     operator = measured.operator
     checkpoints = Path(units_path).with_suffix(".checkpoints")
     size = unit_shape(units, measured.grid.n_slices)

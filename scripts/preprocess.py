@@ -83,7 +83,7 @@ def main(
         grid.n_slices,
         unit,
     )
-    unseen = int((~projections.operator.seen).sum())
+    unseen = len(projections.unseen_slices)
     if unseen:
         logger.warning("%d of %d slices are seen by no projection", unseen, grid.n_slices)
     write_projections(projections_path, projections)

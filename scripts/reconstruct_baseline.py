@@ -1,7 +1,8 @@
 """Reconstruct the work units of one shard with a method that needs no training.
 
-`interpolation` interpolates linearly between the projections; `spectral` is the exact posterior
-mean of an isotropic Gaussian process whose spectrum and noise are fitted by marginal likelihood;
+`interpolation` interpolates linearly between the projections; `spectral` is the exact posterior of
+a stationary Gaussian process whose spectrum and noise are fitted by marginal likelihood, with its
+standard deviation;
 `variational` minimises the misfit to photon noise plus a Hessian penalty over volumes without
 negative light; `richardson_lucy` is the classical deconvolution.
 """
@@ -15,7 +16,7 @@ from besselflow.baselines.units import (
     by_spectral,
     by_variational,
 )
-from besselflow.config import RichardsonLucy, Tiling, Variational
+from besselflow.config import RichardsonLucy, Spectral, Tiling, Variational
 from besselflow.job import Progress, run_script
 from besselflow.store import UnitWriter, open_projections
 from besselflow.tiling import list_units, unit_shape, units_of_shard
@@ -28,7 +29,7 @@ def main(
     shard: int,
     units_path: Path,
     spectral_units: Path | None = None,
-    settings: Variational | RichardsonLucy | None = None,
+    settings: Spectral | Variational | RichardsonLucy | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
@@ -48,8 +49,8 @@ def main(
         Unit store to write.
     spectral_units : path or None
         Unit store of the spectral Gaussian process, where `variational` starts from.
-    settings : Variational, RichardsonLucy or None
-        Settings of these methods.
+    settings : Spectral, Variational, RichardsonLucy or None
+        Settings of these methods; those of `spectral` may be left out.
     seed : int
         Seed of the run.
     threads : int
@@ -57,28 +58,35 @@ def main(
     """
     measured = open_projections(projections)
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
+    measured.check_halo(units, tiling.halo)
     mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     if method == "interpolation":
         reconstruct = by_interpolation(measured)
     elif method == "spectral":
-        reconstruct = by_spectral(measured, units)
+        reconstruct = by_spectral(measured, units, settings or Spectral())
     elif method == "variational":
         reconstruct = by_variational(measured, spectral_units, settings, seed, threads)
     else:
         reconstruct = by_richardson_lucy(measured, settings)
     progress = Progress(method, len(mine))
-    with UnitWriter(units_path, mine, unit_shape(units, measured.grid.n_slices)) as writer:
+    size = unit_shape(units, measured.grid.n_slices)
+    names = ("volume", "std") if method == "spectral" else ("volume",)
+    with UnitWriter(units_path, mine, size, names) as writer:
         for done, unit in enumerate(mine, start=1):
             started = time.monotonic()
-            volume, record = reconstruct(unit)
-            writer.write(unit, {**record, "seconds": time.monotonic() - started}, volume=volume)
+            arrays, record = reconstruct(unit)
+            writer.write(unit, {**record, "seconds": time.monotonic() - started}, **arrays)
             progress.update(done)
 
 
 if __name__ == "__main__":
     snakemake = globals()["snakemake"]
     method = snakemake.wildcards.baseline
-    models = {"variational": Variational, "richardson_lucy": RichardsonLucy}
+    models = {
+        "spectral": Spectral,
+        "variational": Variational,
+        "richardson_lucy": RichardsonLucy,
+    }
     run_script(
         snakemake,
         main,

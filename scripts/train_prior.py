@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from besselflow.acquisition import read_tiff_stack
-from besselflow.config import Prior
+from besselflow.config import Prior, Spectral
 from besselflow.corrections import counts_to_intensity
 from besselflow.device import select_device
 from besselflow.diffusion.geometry import Geometry
@@ -59,6 +59,7 @@ def main(
     threads: int,
     prior_path: Path,
     info_path: Path,
+    spectral: Spectral | None = None,
 ) -> None:
     """Write the trained prior.
 
@@ -76,6 +77,8 @@ def main(
         Threads on the CPU.
     prior_path, info_path : path
         Weights, and facts about the training. A checkpoint lies beside them until they are there.
+    spectral : Spectral or None
+        Settings of the spectral reconstruction, which the prior is conditioned on.
     """
     device = select_device(threads)
     volumes: dict[str, np.ndarray] = {}
@@ -90,7 +93,7 @@ def main(
         )
     logger.info("training on %s", ", ".join(volumes))
     checkpoint = Path(prior_path).with_suffix(".checkpoint.pt")
-    prior = train_prior(volumes, geometry, settings, seed, checkpoint, device)
+    prior = train_prior(volumes, geometry, settings, seed, checkpoint, device, spectral)
     save_prior(prior_path, prior)
     write_json(info_path, prior.info)
     remove(checkpoint)
@@ -141,6 +144,7 @@ if __name__ == "__main__":
         stacks=stacks_of(snakemake.params.rows, snakemake.input.get("volumes", [])),
         geometry=Geometry.from_dict(snakemake.params.geometry),
         settings=Prior(**snakemake.params.settings),
+        spectral=Spectral(**snakemake.params.spectral),
         seed=snakemake.params.seed,
         threads=snakemake.threads,
         prior_path=snakemake.output.prior,

@@ -43,6 +43,7 @@ def test_unknown_keys_get_a_suggestion(values, key, remedy):
         ({"inr": {"learning_rate": float("inf")}}, "inr.learning_rate", "finite"),
         ({"inr": {"bandwidth": "aut"}}, "inr.bandwidth", "`auto` or a positive number"),
         ({"inr": {"bandwidth": -1}}, "inr.bandwidth", "`auto` or a positive number"),
+        ({"spectral": {"anisotropy": 0}}, "spectral.anisotropy", "`auto` or a positive number"),
         ({"prior": {"channels": [24]}}, "prior.channels", "at least 2"),
         ({"prior": {"channels": [24, 50]}}, "prior.channels", "multiples of 8"),
         ({"prior": {"patch": 60}}, "prior.patch", "multiple of 16"),
@@ -109,3 +110,21 @@ def test_all_mistakes_are_listed_at_once():
         "evaluate.ssim_window",
     }
     assert len(found) == 8
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ["spectral", "diffusion"]),
+        ({"refine": {"samples": 1, "inr_weight": 0}}, ["spectral"]),
+        ({"methods": ["interpolation"], "final": "interpolation"}, []),
+    ],
+    ids=["default", "one sample", "interpolation"],
+)
+def test_methods_that_state_an_uncertainty(values, expected):
+    assert load_config(values).uncertain_methods == expected
+
+
+@pytest.mark.parametrize("anisotropy", ["auto", 0.5, 2])
+def test_anisotropies(anisotropy):
+    assert load_config({"spectral": {"anisotropy": anisotropy}}).spectral.anisotropy == anisotropy

@@ -39,6 +39,7 @@ from besselflow.diffusion.training import (
     simulate_pairs,
     train_prior,
 )
+from besselflow.lateral import LateralBlur
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
 
@@ -47,6 +48,7 @@ VOXEL = (1.0, 1.0, 1.0)
 GEOMETRY = Geometry.of(box_profile(6.0), np.array([2.5, 8.5, 14.5]), VOXEL)
 TINY = Prior(channels=[8, 16], steps=8, batch=2, patch=16, checkpoint_seconds=1e-9)
 NOISE = 0.02
+KERNEL = np.outer([0.2, 0.6, 0.2], [0.3, 0.4, 0.3])
 
 
 @pytest.fixture(autouse=True)
@@ -232,15 +234,18 @@ def test_equal_setups_compare_equal():
         Geometry.of(box_profile(5.0), np.array([2.5, 8.5, 14.5]), VOXEL),
         Geometry.of(gaussian_profile(6.0), np.array([2.5, 8.5, 14.5]), VOXEL),
         Geometry.of(box_profile(6.0), np.array([2.5, 8.5, 14.5]), (1.0, 1.0, 0.9)),
+        Geometry.of(box_profile(6.0), np.array([2.5, 8.5, 14.5]), VOXEL, KERNEL),
     ],
-    ids=["step", "length", "profile", "voxel"],
+    ids=["step", "length", "profile", "voxel", "side lobes"],
 )
 def test_other_setups_have_another_prior(other):
     assert other != GEOMETRY and other.key != GEOMETRY.key
 
 
-def test_geometry_survives_json():
-    geometry = Geometry.of(gaussian_profile(4.0), np.array([1.0, 3.3, 5.7]), (0.5, 0.2, 0.3))
+@pytest.mark.parametrize("kernel", [None, KERNEL], ids=["sharp", "blurred"])
+def test_geometry_survives_json(kernel):
+    positions = np.array([1.0, 3.3, 5.7])
+    geometry = Geometry.of(gaussian_profile(4.0), positions, (0.5, 0.2, 0.3), kernel)
     restored = Geometry.from_dict(json.loads(json.dumps(geometry.as_dict())))
     assert restored == geometry and restored.key == geometry.key
 
@@ -257,6 +262,13 @@ def test_geometry_is_laid_over_any_training_volume(n_slices, phase, length, step
     if length <= n_slices / 4:
         # Where the volume is thick enough, no projection is cut.
         np.testing.assert_allclose(operator.matrix.sum(axis=1), 1, atol=1e-3)
+
+
+def test_side_lobes_of_the_geometry_blur_its_acquisitions():
+    positions = np.array([2.5, 8.5])
+    geometry = Geometry.of(box_profile(6.0), positions, VOXEL, KERNEL)
+    operator = geometry.acquisition_of(40, 0.0)[2]
+    np.testing.assert_allclose(operator.lateral.kernel, KERNEL, rtol=1e-3)
 
 
 def test_phase_moves_the_projections_by_a_part_of_a_step():
@@ -532,7 +544,12 @@ def test_apparent_error_of_a_known_residual(problem, truth):
     assert apparent_error(truth, torch.from_numpy(y), problem) == 0.0
 
 
-def test_apparent_error_of_a_white_error(problem, truth):
+@pytest.mark.parametrize("kernel", [None, KERNEL], ids=["sharp", "blurred"])
+def test_apparent_error_of_a_white_error(problem, truth, kernel):
+    operator = replace(problem.operator, lateral=None if kernel is None else LateralBlur(kernel))
+    noise = problem.projections - problem.operator.forward(truth.numpy())
+    measured = (operator.forward(truth.numpy()) + noise).astype(np.float32)
+    problem = replace(problem, operator=operator, projections=measured)
     generator = torch.Generator().manual_seed(0)
     wrong = truth + 0.3 * torch.randn(truth.shape, generator=generator)
     found = apparent_error(wrong, torch.from_numpy(problem.projections), problem)

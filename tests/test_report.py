@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import dask.array as da
@@ -11,8 +12,8 @@ import pytest
 
 from besselflow.report import SampleStatus, write_cohort_report, write_sample_report
 from besselflow.report.pictures import load_preview, scale_bar_um, viewer_slices
-from besselflow.report.verdict import Suspect, find_suspect, write_verdict
-from besselflow.store import write_volume
+from besselflow.report.verdict import Suspect, find_suspect, methods_paragraph, write_verdict
+from besselflow.store import open_projections, write_volume
 from report_cohort import list_statuses
 from report_cohort import main as report_cohort
 from report_sample import main as report_sample
@@ -120,6 +121,28 @@ def test_without_ground_truth_the_page_says_that_accuracy_is_unknown(results):
     assert "where the stated uncertainty is largest" in page.text
     assert "PSNR of" not in page.text and "error of" not in page.text
     assert not any("ground truth" in image["alt"] for image in page.images)
+
+
+def test_a_spectral_page_says_what_its_uncertainty_is(tmp_path):
+    write_reported_sample(tmp_path, "fast", methods=("interpolation", "spectral"))
+    page = Page(tmp_path / "fast" / "report.html")
+    check_page(page)
+    assert "the standard deviation that the Gaussian process states" in page.text
+    assert "Its posterior standard deviation is the stated uncertainty." in page.text
+    assert "an isotropic stationary 3D prior" in page.text
+    for quantity in ("correlation length", "noise variance"):
+        assert quantity in page.text
+
+
+def test_the_paragraph_names_what_the_model_of_the_beam_and_the_sample_is(tmp_path):
+    inputs = write_sample(tmp_path, "lobes")
+    measured = open_projections(inputs.projections)
+    blurred = replace(measured, lateral_kernel=np.full((3, 3), 1 / 9))
+    records = {"spectral": [{"anisotropy": 1.5}, {"anisotropy": 1.7}]}
+    text = methods_paragraph(blurred, records, "spectral", None, has_truth=False)
+    assert "side lobes of the beam were modelled as a lateral blur" in text
+    assert "(correlation length along z 1.6 times lateral)" in text
+    assert "side lobes" not in methods_paragraph(measured, {}, "spectral", None, has_truth=False)
 
 
 def test_a_page_can_be_made_with_the_least_that_a_run_gives(tmp_path):

@@ -1,9 +1,10 @@
 """Runs the script of every rule, one after the other, on tiny acquisitions."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import ome_zarr_models.v05
 import pandas as pd
@@ -37,11 +38,12 @@ from besselflow.config import (
 )
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
+from besselflow.lateral import LateralBlur
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid
 from besselflow.report import SampleReportInputs
 from besselflow.simulate import Detector, simulate_acquisition
-from besselflow.store import open_projections, open_units, open_volume
+from besselflow.store import open_projections, open_units, open_volume, write_projections
 from besselflow.tiling import list_units
 
 VOXEL = (1.0, 0.5, 0.5)
@@ -167,9 +169,11 @@ class Chain:
                         **common,
                     )
         self.volumes = {method: self.folder / f"{method}.ome.zarr" for method in methods}
-        self.uncertainty = {}
-        if "diffusion" in methods:
-            self.uncertainty = {"diffusion": self.folder / "uncertainty.ome.zarr"}
+        self.uncertainty = {
+            method: self.folder / f"{method}_std.ome.zarr"
+            for method in ("spectral", "diffusion")
+            if method in methods
+        }
         assemble.main(
             self.projections,
             {method: self.units(method) for method in methods},
@@ -336,6 +340,7 @@ def test_volumes_are_valid_and_on_the_grid(tiled, method):
     assert volume.voxel_size_um == VOXEL and volume.origin_um == (0, 0, 0)
     assert np.isfinite(np.asarray(volume.data)).all()
     assert volume.attributes["unit"] == "photons" and volume.attributes["method"] == method
+    assert volume.attributes["unseen_slices"] == []
     records = volume.attributes["records"]
     assert [record["unit"] for record in records] == [0, 1, 2, 3]
     assert all(record["seconds"] > 0 for record in records)
@@ -382,11 +387,61 @@ def test_methods_explain_the_data(whole):
     assert whole.volume("inr").min() > 0
 
 
-def test_uncertainty_is_positive_where_samples_differ(whole, tiled):
+@pytest.mark.parametrize("method", ["spectral", "diffusion"])
+def test_uncertainty_is_positive_where_samples_differ(whole, tiled, method):
     for chain in (whole, tiled):
-        std = np.asarray(open_volume(chain.uncertainty["diffusion"]).data)
+        std = np.asarray(open_volume(chain.uncertainty[method]).data)
         assert std.shape == (1, 1, 18, 24, 24)
         assert std.min() >= 0 and std.mean() > 0
+
+
+def test_methods_with_an_uncertainty_get_their_coverage(reported):
+    scores = pd.read_csv(reported / "mouse" / "metrics.tsv", sep="\t")
+    for metric in ("coverage_50", "coverage_90"):
+        covered = scores[scores["metric"] == metric].set_index("method")["value"]
+        assert set(covered.index) == {"spectral", "diffusion"}
+        assert 0.3 < covered["spectral"] <= 1
+
+
+def blurred(measured, kernel):
+    """The same volume, imaged by a beam with side lobes."""
+    blur = LateralBlur(kernel)
+    return replace(
+        measured, data=da.from_array(blur.apply(np.asarray(measured.data))), lateral_kernel=kernel
+    )
+
+
+def test_methods_explain_the_data_of_a_beam_with_side_lobes(raw, tmp_path):
+    chain = Chain(raw, tmp_path, TILED).preprocess()
+    sharp = open_projections(chain.projections)
+    kernel = np.outer([0.1, 0.2, 0.4, 0.2, 0.1], [0.1, 0.2, 0.4, 0.2, 0.1])
+    chain.projections = tmp_path / "blurred.zarr"
+    write_projections(chain.projections, blurred(sharp, kernel))
+    measured = open_projections(chain.projections)
+    chain.reconstruct(["spectral", "variational", "richardson_lucy"])
+    scale = np.asarray(measured.data).std()
+    for method in chain.volumes:
+        residual = measured.operator.forward(chain.volume(method)) - np.asarray(measured.data)
+        assert residual.std() < 0.2 * scale
+
+
+def test_side_lobes_that_reach_beyond_the_halo_are_refused(raw, tmp_path):
+    chain = Chain(raw, tmp_path, TILED).preprocess()
+    measured = open_projections(chain.projections)
+    chain.projections = tmp_path / "blurred.zarr"
+    write_projections(chain.projections, blurred(measured, np.full((7, 7), 1 / 49)))
+    with pytest.raises(InputError, match=r"reaches 3 pixels.*tiling.halo to at least 4"):
+        chain.reconstruct(["spectral"])
+
+
+def test_volumes_record_the_slices_that_no_projection_saw(raw, tmp_path):
+    (tmp_path / "a.csv").write_text("projection,z_um\n0,2.5\n1,8.5\n2,29.5\n")
+    truth = np.concatenate([raw.truth_counts[0, 0]] * 2)
+    write_tiff(tmp_path / "truth.tif", truth)
+    sparse = Raw(raw.acquisition, tmp_path / "a.csv", tmp_path / "truth.tif", raw.counts, truth)
+    chain = Chain(sparse, tmp_path, WHOLE).preprocess().reconstruct(["interpolation"])
+    expected = [*range(12, 27), *range(33, 36)]
+    assert open_volume(chain.volumes["interpolation"]).unseen_slices == expected
 
 
 def test_shards_do_not_change_any_volume(raw, prior, tiled, tmp_path):
@@ -395,8 +450,9 @@ def test_shards_do_not_change_any_volume(raw, prior, tiled, tmp_path):
     assert [len(open_units([path]).records) for path in sharded.units("inr")] == [1, 2, 1]
     for method in METHODS:
         np.testing.assert_array_equal(sharded.volume(method), tiled.volume(method))
-    std = [np.asarray(open_volume(c.uncertainty["diffusion"]).data) for c in (sharded, tiled)]
-    np.testing.assert_array_equal(*std)
+    for method in tiled.uncertainty:
+        std = [np.asarray(open_volume(c.uncertainty[method]).data) for c in (sharded, tiled)]
+        np.testing.assert_array_equal(*std)
 
 
 def test_more_shards_than_units(raw, whole, tmp_path):

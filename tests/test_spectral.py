@@ -10,13 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from besselflow.baselines import spectral_fit
 from besselflow.baselines.interpolation import interpolate
-from besselflow.baselines.spectral import SpectralModel, fit_spectral_model, posterior_mean
+from besselflow.baselines.spectral import (
+    SpectralModel,
+    fit_spectral_model,
+    posterior_mean,
+    posterior_std,
+)
 from besselflow.beam import box_profile, gaussian_profile
+from besselflow.lateral import LateralBlur
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
 
 VOXEL = (1.0, 0.6, 0.8)
+KERNEL = np.outer([0.25, 0.5, 0.25], [0.1, 0.2, 0.4, 0.2, 0.1])
 
 
 def regular_operator(n_slices=24, profile=None, step=3.0, first=2.5, spacing=1.0):
@@ -35,24 +43,29 @@ def axial_covariances(model, n_slices, shape, voxel):
     fy, fx = (np.arange(n) / (2 * n * d) for n, d in zip(shape, voxel[1:], strict=True))
     distance = voxel[0] * np.subtract.outer(np.arange(n_slices), np.arange(n_slices))
     waves = np.cos(2 * np.pi * axial * distance[..., None]) / period
-    squared = fy[:, None, None] ** 2 + fx[None, :, None] ** 2 + axial**2
+    stretched = (model.anisotropy * axial) ** 2
+    squared = fy[:, None, None] ** 2 + fx[None, :, None] ** 2 + stretched
     ratio = squared * (2 * np.pi * model.length_um) ** 2
     return np.einsum("zwf,yxf->yxzw", waves, model.amplitude / (1 + ratio) ** model.smoothness)
 
 
-def dense_posterior_mean(y, matrix, model, voxel):
-    """Solve for all voxels at once, with the covariance of all pairs of voxels."""
-    shape, n_slices = y.shape[1:], matrix.shape[1]
+def dense_posterior(y, operator, model, voxel):
+    """Return mean and standard deviation, from the covariance of all pairs of voxels."""
+    matrix, shape, n_slices = operator.matrix, y.shape[1:], operator.n_slices
     modes = [scipy.fft.idct(np.eye(n), axis=0, norm="ortho") for n in shape]
     axial = axial_covariances(model, n_slices, shape, voxel)
     covariance = np.einsum("yk,xl,klzw,vk,ul->zyxwvu", modes[0], modes[1], axial, *modes)
     size = n_slices * shape[0] * shape[1]
     covariance = covariance.reshape(size, size)
-    operator = np.kron(matrix, np.eye(shape[0] * shape[1]))
-    measured = operator @ covariance @ operator.T + model.noise_variance * np.eye(len(operator))
-    residual = y.ravel() - operator @ np.full(size, model.mean)
-    solved = covariance @ operator.T @ np.linalg.solve(measured, residual)
-    return (model.mean + solved).reshape(n_slices, *shape)
+    pixels = np.eye(shape[0] * shape[1]).reshape(-1, *shape)
+    blurred = pixels if operator.lateral is None else operator.lateral.apply(pixels)
+    whole = np.kron(matrix, blurred.reshape(len(pixels), -1).T)
+    measured = whole @ covariance @ whole.T + model.noise_variance * np.eye(len(whole))
+    residual = y.ravel() - whole @ np.full(size, model.mean)
+    gain = covariance @ whole.T @ np.linalg.inv(measured)
+    variance = np.diag(covariance - gain @ whole @ covariance)
+    mean = model.mean + gain @ residual
+    return mean.reshape(n_slices, *shape), np.sqrt(variance).reshape(n_slices, *shape)
 
 
 def draw_from(model, operator, shape, voxel, seed):
@@ -75,21 +88,97 @@ def draw_from(model, operator, shape, voxel, seed):
         SpectralModel(40.0, 1.5, 2.0, 0.3, 5.0),
         SpectralModel(900.0, 4.0, 1.2, 2.0, -3.0),
         SpectralModel(5.0, 0.4, 6.0, 0.01, 0.0),
+        SpectralModel(40.0, 1.5, 2.0, 0.3, 5.0, anisotropy=1.7),
     ],
-    ids=["short", "long", "smooth"],
+    ids=["short", "long", "smooth", "anisotropic"],
 )
-@pytest.mark.parametrize("n_slices", [10, 11])
-def test_posterior_mean_is_that_of_a_dense_solve(model, n_slices):
+@pytest.mark.parametrize("kernel", [None, KERNEL], ids=["sharp", "blurred"])
+@pytest.mark.parametrize(("n_slices", "shape"), [(10, (6, 5)), (11, (5, 5)), (10, (1, 4))], ids=str)
+def test_posterior_is_that_of_a_dense_solve(model, kernel, n_slices, shape):
     positions = np.array([0.8, 2.5, 5.1, 8.4])
     grid = AxialGrid(0.0, 1.0, n_slices)
+    blur = None if kernel is None else LateralBlur(kernel)
     for profile in (box_profile(3.0), gaussian_profile(2.5)):
-        operator = AxialProjection.from_geometry(profile, positions, grid)
-        y = np.random.default_rng(0).normal(model.mean, 3.0, (4, 6, 5))
-        expected = dense_posterior_mean(y, operator.matrix, model, VOXEL)
+        operator = AxialProjection.from_geometry(profile, positions, grid, blur)
+        y = np.random.default_rng(0).normal(model.mean, 3.0, (4, *shape))
+        mean, std = dense_posterior(y, operator, model, VOXEL)
         found = posterior_mean(y, operator, model, VOXEL)
-        assert found.shape == (n_slices, 6, 5) and found.dtype == np.float32
-        error = np.abs(found - expected).max() / np.abs(expected).max()
-        assert error < 1e-6
+        spread = posterior_std(shape, operator, model, VOXEL)
+        for array, expected in ((found, mean), (spread, std)):
+            assert array.shape == (n_slices, *shape) and array.dtype == np.float32
+            np.testing.assert_allclose(array, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("edge", [7, 8])
+def test_std_in_square_pixels_is_that_of_a_dense_solve(edge):
+    """Equal edges and pixels let modes share their solves."""
+    model = SpectralModel(40.0, 1.5, 2.0, 0.3, 5.0)
+    grid = AxialGrid(0.0, 1.0, 6)
+    operator = AxialProjection.from_geometry(box_profile(3.0), np.array([1.0, 4.0]), grid)
+    expected = dense_posterior(np.zeros((2, edge, edge)), operator, model, (1, 1, 1))[1]
+    found = posterior_std((edge, edge), operator, model, (1, 1, 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL], ids=["sharp", "blurred"])
+def test_std_is_the_error_of_the_mean_when_the_model_is_true(kernel):
+    model = SpectralModel(60.0, 2.0, 2.0, 0.2, 10.0)
+    operator = regular_operator(24)[1]
+    operator = replace(operator, lateral=None if kernel is None else LateralBlur(kernel))
+    volume, y = draw_from(model, operator, (48, 48), VOXEL, 6)
+    errors = (posterior_mean(y, operator, model, VOXEL) - volume) / posterior_std(
+        y.shape[1:], operator, model, VOXEL
+    )
+    assert np.mean(errors**2) == pytest.approx(1, abs=0.05)
+    assert np.mean(np.abs(errors) < 1.645) == pytest.approx(0.9, abs=0.02)
+
+
+@given(
+    st.floats(-2, 2), st.floats(-1, 1.5), st.floats(-1, 1), st.floats(-3, 0), st.floats(-0.8, 0.8)
+)
+@settings(max_examples=20, deadline=None)
+def test_gradient_of_the_likelihood(amplitude, length, smoothness, noise, anisotropy):
+    operator = replace(regular_operator(12)[1], lateral=LateralBlur(KERNEL))
+    y = np.random.default_rng(0).normal(3, 1, (operator.n_projections, 12, 9))
+    rings = spectral_fit._collect([y], 3.0, operator, VOXEL)
+    basis = spectral_fit.AxialBasis.of(operator, VOXEL[0])
+    theta = np.array([amplitude, length, smoothness, noise, anisotropy])
+    for choice, count in ((1.3, 4), ("auto", 5)):
+        likelihood = spectral_fit._Likelihood(rings, basis, 3.0, choice)
+        gradient = likelihood(theta[:count])[1]
+        for i, step in enumerate(1e-5 * np.eye(count)):
+            change = likelihood(theta[:count] + step)[0] - likelihood(theta[:count] - step)[0]
+            assert gradient[i] == pytest.approx(change / 2e-5, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL], ids=["sharp", "blurred"])
+@pytest.mark.parametrize("anisotropy", [0.5, 1.0, 2.0])
+def test_fit_finds_the_anisotropy_where_beams_overlap(anisotropy, kernel):
+    model = SpectralModel(60.0, 2.0, 2.0, 0.05, 10.0, anisotropy)
+    operator = regular_operator(24, box_profile(3.0), step=1.5)[1]
+    operator = replace(operator, lateral=None if kernel is None else LateralBlur(kernel))
+    y = draw_from(model, operator, (48, 48), VOXEL, 7)[1]
+    found = fit_spectral_model([y], operator, VOXEL, "auto")
+    assert found.anisotropy == pytest.approx(anisotropy, rel=0.2)
+    assert found.length_um == pytest.approx(model.length_um, rel=0.3)
+    assert found.noise_variance == pytest.approx(model.noise_variance, rel=0.2)
+    assert fit_spectral_model([y], operator, VOXEL, 1.7).anisotropy == 1.7
+
+
+def test_anisotropy_that_one_projection_cannot_show_stays_one():
+    grid = AxialGrid(0.0, 1.0, 8)
+    operator = AxialProjection.from_geometry(box_profile(8.0), np.array([3.5]), grid)
+    y = gaussian_filter(np.random.default_rng(0).normal(0, 1, (1, 32, 32)), (0, 2, 2))
+    found = fit_spectral_model([y], operator, VOXEL, "auto")
+    assert found.anisotropy == pytest.approx(1, rel=0.3)
+
+
+def test_models_survive_their_record_and_old_ones_are_isotropic():
+    model = SpectralModel(40.0, 1.5, 2.0, 0.3, 5.0, 1.7)
+    record = {**model.as_record(), "seconds": 3.0}
+    assert SpectralModel.from_record(record) == model
+    del record["anisotropy"]
+    assert SpectralModel.from_record(record) == replace(model, anisotropy=1.0)
 
 
 def test_posterior_mean_of_many_modes_is_that_of_a_dense_solve_per_mode():

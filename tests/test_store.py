@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 
-from besselflow.beam import AxialProfile
+from besselflow.beam import AxialProfile, box_profile
+from besselflow.errors import InputError
 from besselflow.projection import AxialGrid
 from besselflow.store import (
     Projections,
@@ -244,8 +245,12 @@ def test_json_appears_whole(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+KERNEL = np.outer([0.25, 0.5, 0.25], [0.1, 0.2, 0.4, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL], ids=["sharp", "blurred"])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 30, 41), (1, 1, 70, 9, 300)], ids=str)
-def test_projections_round_trip(tmp_path, shape):
+def test_projections_round_trip(tmp_path, shape, kernel):
     data = random_volume(*shape)
     profile = AxialProfile(np.array([-2.0, -0.5, 1.0]), np.array([0.25, 0.75]), "beam.csv")
     written = Projections(
@@ -256,6 +261,7 @@ def test_projections_round_trip(tmp_path, shape):
         pixel_size_um=(0.4, 0.3),
         unit="photons",
         attributes={"sample": "mouse", "scale": [[3.5]]},
+        lateral_kernel=kernel,
     )
     write_projections(tmp_path / "p.zarr", written)
     found = open_projections(tmp_path / "p.zarr")
@@ -269,6 +275,11 @@ def test_projections_round_trip(tmp_path, shape):
     assert found.voxel_size_um == (0.5, 0.4, 0.3)
     assert (found.unit, found.attributes) == ("photons", written.attributes)
     np.testing.assert_array_equal(found.operator.matrix, written.operator.matrix)
+    if kernel is None:
+        assert found.lateral_kernel is None and found.operator.lateral is None
+    else:
+        np.testing.assert_array_equal(found.lateral_kernel, kernel)
+        np.testing.assert_array_equal(found.operator.lateral.kernel, kernel)
     unit = list_units(shape, 8, 2)[-1]
     np.testing.assert_array_equal(
         found.unit_data(unit), data[unit.t, unit.c, :, unit.tile.y, unit.tile.x]
@@ -280,6 +291,47 @@ def test_projections_round_trip(tmp_path, shape):
         "y",
         "x",
     )
+
+
+def acquisition(lateral_kernel=None, shape=(1, 1, 2, 30, 20)):
+    return Projections(
+        data=da.zeros(shape, dtype="float32"),
+        positions_um=np.array([1.5, 6.5]),
+        profile=box_profile(2.0),
+        grid=AxialGrid(0.0, 1.0, 10),
+        pixel_size_um=(1.0, 1.0),
+        unit="photons",
+        lateral_kernel=lateral_kernel,
+    )
+
+
+def test_stores_without_a_lateral_kernel_still_open(tmp_path):
+    write_projections(tmp_path / "p.zarr", acquisition())
+    array = zarr.open_array(str(tmp_path / "p.zarr"), mode="r+")
+    values = dict(array.attrs["besselflow"])
+    del values["lateral_kernel"]
+    array.attrs["besselflow"] = values
+    assert open_projections(tmp_path / "p.zarr").lateral_kernel is None
+
+
+def test_slices_that_no_projection_sees_are_known(tmp_path):
+    measured = acquisition()
+    assert measured.unseen_slices == [0, 3, 4, 5, 8, 9]
+    lazy, attributes = da.zeros((1, 1, 10, 4, 4)), {"unseen_slices": measured.unseen_slices}
+    write_volume(tmp_path / "v", lazy, (1, 1, 1), (0, 0, 0), "", attributes)
+    assert open_volume(tmp_path / "v").unseen_slices == measured.unseen_slices
+    write_volume(tmp_path / "v", lazy, (1, 1, 1), (0, 0, 0), "", {})
+    assert open_volume(tmp_path / "v").unseen_slices == []
+
+
+def test_blur_that_reaches_beyond_the_halo_is_refused():
+    measured = acquisition(KERNEL)
+    tiled = list_units(measured.data.shape, 8, 2)
+    with pytest.raises(InputError, match=r"reaches 2 pixels.*tiling.halo to at least 3"):
+        measured.check_halo(tiled, 2)
+    measured.check_halo(list_units(measured.data.shape, 8, 3), 3)
+    measured.check_halo(list_units(measured.data.shape, 30, 2), 2)
+    acquisition().check_halo(tiled, 2)
 
 
 def unit_values(unit, name):

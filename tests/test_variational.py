@@ -1,5 +1,7 @@
 """Checks the variational reconstruction against its definition, and Richardson-Lucy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from besselflow.baselines.variational import (
     solve_variational,
 )
 from besselflow.beam import box_profile, gaussian_profile
+from besselflow.lateral import LateralBlur
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
 
@@ -125,6 +128,20 @@ def test_richardson_lucy_keeps_exact_data_and_total_light():
     assert misfit[1] < misfit[0] / 3
     weights = operator.matrix.sum(axis=0)[:, None, None]
     assert (weights * long).sum() == pytest.approx(measured.sum(), rel=1e-4)
+
+
+def test_richardson_lucy_undoes_a_blur():
+    blur = LateralBlur(np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25]))
+    operator = replace(operator_of(gaussian_profile(5), step=3.0), lateral=blur)
+    truth = draw_phantom("vessels", (18, 16, 16), 3)
+    measured = operator.forward(truth)
+    volume = richardson_lucy(measured, operator, 200)
+    assert volume.min() >= 0
+    start = np.abs(operator.forward(richardson_lucy(measured, operator, 3)) - measured).mean()
+    assert np.abs(operator.forward(volume) - measured).mean() < start / 3
+    sharp = replace(operator, lateral=None)
+    blurry = richardson_lucy(measured, sharp, 200)
+    assert np.mean((volume - truth) ** 2) < np.mean((blurry - truth) ** 2)
 
 
 def test_richardson_lucy_leaves_unseen_slices_at_the_start():

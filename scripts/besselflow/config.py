@@ -23,7 +23,12 @@ BASELINES = ("interpolation", "spectral", "variational", "richardson_lucy")
 DEFAULT_METHODS = ("interpolation", "spectral", "variational", "inr", "diffusion")
 _NEEDS = {"variational": ("spectral",), "inr": ("spectral",), "diffusion": ("inr",)}
 
-_AUTO_OR_NUMBER = {("inr", "bandwidth"), ("inr", "steps"), ("variational", "weight")}
+_AUTO_OR_NUMBER = {
+    ("spectral", "anisotropy"),
+    ("variational", "weight"),
+    ("inr", "bandwidth"),
+    ("inr", "steps"),
+}
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -56,6 +61,17 @@ class Tiling(Section):
         8,
         description="Time points in a row that stay in one job: each fit of the INR starts from "
         "that of the time point before, and the first of every chain starts afresh.",
+    )
+
+
+class Spectral(Section):
+    """The spectral Gaussian process, which the other methods build on."""
+
+    anisotropy: Literal["auto"] | PositiveFloat = Field(
+        1.0,
+        description="Correlation length of the sample along z divided by that along y and x: above "
+        "1 for structures that run along z. `auto` fits it to the projections, between 1/4 and 4; "
+        "they say little about it unless beams overlap, and then it stays near 1.",
     )
 
 
@@ -273,6 +289,7 @@ class Config(Section):
         description="The method whose volume becomes `volume.ome.zarr`; one of `methods`.",
     )
     tiling: Tiling = Tiling()
+    spectral: Spectral = Spectral()
     variational: Variational = Variational()
     richardson_lucy: RichardsonLucy = RichardsonLucy()
     inr: Inr = Inr()
@@ -280,6 +297,12 @@ class Config(Section):
     refine: Refine = Refine()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+
+    @property
+    def uncertain_methods(self) -> list[str]:
+        """Methods whose volume comes with a standard deviation, in their order."""
+        states = {"spectral": True, "diffusion": self.refine.gives_uncertainty}
+        return [method for method in self.methods if states.get(method, False)]
 
     @field_validator("methods")
     @classmethod

@@ -227,6 +227,8 @@ def _allowed(schema: dict[str, Any]) -> str:
         low, high = schema.get("minItems"), schema.get("maxItems")
         count = f" of {low} to {high} items" if high else f" of at least {low} item" if low else ""
         return f"list{count}, each: {_allowed(schema['items'])}"
+    if schema["type"] == "boolean":
+        return "`true` or `false`"
     words = {"integer": "integer", "number": "number", "string": "text"}[schema["type"]]
     if "exclusiveMinimum" in schema:
         words += f" above {schema['exclusiveMinimum']:g}"

@@ -272,15 +272,22 @@ def reduced_chi_square(volume: da.Array, projections: Projections, noise_varianc
     operator, data = projections.operator, projections.data
     n_times, n_channels, n_slices, n_rows, n_columns = volume.shape
     edge = max(128, int(np.sqrt(_BLOCK_VOXELS / n_slices)) // 128 * 128)
+    margin = (0, 0) if operator.lateral is None else operator.lateral.radius
     total = 0.0
     for t in range(n_times):
         for channel in range(n_channels):
             for y in range(0, n_rows, edge):
                 for x in range(0, n_columns, edge):
-                    tile = (t, channel, slice(None), slice(y, y + edge), slice(x, x + edge))
-                    block = np.asarray(volume[tile])
+                    # A block is blurred with what lies around it, as far as the blur reaches.
+                    low = max(0, y - margin[0]), max(0, x - margin[1])
+                    rows = slice(low[0], y + edge + margin[0])
+                    columns = slice(low[1], x + edge + margin[1])
+                    block = np.asarray(volume[t, channel, :, rows, columns])
                     _check_finite(block, "the volume", t, channel, np.arange(n_slices))
-                    residual = operator.forward(block) - np.asarray(data[tile])
+                    tile = (..., slice(y - low[0], None), slice(x - low[1], None))
+                    own = np.asarray(data[t, channel, :, y : y + edge, x : x + edge])
+                    predicted = operator.forward(block)[tile][..., : own.shape[1], : own.shape[2]]
+                    residual = predicted - own
                     total += float(np.sum(residual.astype(np.float64) ** 2))
     return total / data.size / noise_variance
 

@@ -19,6 +19,8 @@ import ome_zarr_models.v05
 import zarr
 
 from besselflow.beam import AxialProfile
+from besselflow.errors import InputError
+from besselflow.lateral import LateralBlur
 from besselflow.projection import AxialGrid, AxialProjection
 from besselflow.tiling import Unit
 
@@ -106,6 +108,9 @@ class Projections:
         ``photons`` or ``counts``.
     attributes : dict
         Everything else that was found out about the acquisition.
+    lateral_kernel : numpy.ndarray or None, shape (ky, kx)
+        What the side lobes of the beam mix within each projection; see
+        `besselflow.lateral.LateralBlur`.
     """
 
     data: da.Array
@@ -115,11 +120,48 @@ class Projections:
     pixel_size_um: tuple[float, float]
     unit: str
     attributes: dict[str, Any] = field(default_factory=dict)
+    lateral_kernel: np.ndarray | None = None
 
     @property
     def operator(self) -> AxialProjection:
         """The operator that maps a volume on `grid` to these projections."""
-        return AxialProjection.from_geometry(self.profile, self.positions_um, self.grid)
+        kernel = self.lateral_kernel
+        blur = None if kernel is None else LateralBlur(kernel)
+        return AxialProjection.from_geometry(self.profile, self.positions_um, self.grid, blur)
+
+    @property
+    def unseen_slices(self) -> list[int]:
+        """Indices of the slices that no projection collects light from."""
+        return np.flatnonzero(~self.operator.seen).tolist()
+
+    def check_halo(self, units: list[Unit], halo: int) -> None:
+        """Refuse tiles whose edges the lateral blur would carry into their own area.
+
+        A tile goes on as its own mirror image beyond its edges, which is wrong within the radius of
+        the blur; the halo has to hold that.
+
+        Parameters
+        ----------
+        units : list of Unit
+            All units of the sample.
+        halo : int
+            Their halo in pixels.
+
+        Raises
+        ------
+        InputError
+            The halo is not larger than the radius.
+        """
+        if self.lateral_kernel is None:
+            return
+        radius = max(LateralBlur(self.lateral_kernel).radius)
+        is_tiled = any(unit.tile != units[0].tile for unit in units)
+        if is_tiled and radius >= halo:
+            raise InputError(
+                f"the lateral point-spread function reaches {radius} pixels, but tiles overlap "
+                f"their neighbours by {halo} only; set tiling.halo to at least {radius + 1}, or "
+                f"tiling.tile to the size of the image"
+            )
 
     @property
     def voxel_size_um(self) -> tuple[float, float, float]:
@@ -146,6 +188,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
     """
     shape = projections.data.shape
     chunks = (1, 1, min(shape[2], 64), min(shape[3], 256), min(shape[4], 256))
+    kernel = projections.lateral_kernel
     with atomic_path(path) as temporary:
         array = zarr.create_array(
             store=str(temporary),
@@ -168,6 +211,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
                     "pixel_size_um": list(projections.pixel_size_um),
                     "unit": projections.unit,
                     "attributes": projections.attributes,
+                    "lateral_kernel": None if kernel is None else np.asarray(kernel).tolist(),
                 }
             },
         )
@@ -179,6 +223,7 @@ def open_projections(path: Path | str) -> Projections:
     array = zarr.open_array(str(path), mode="r")
     values = array.attrs[ATTRIBUTE]
     first, spacing, count = values["grid"]
+    kernel = values.get("lateral_kernel")
     return Projections(
         data=da.from_zarr(array, chunks=array.shards),
         positions_um=np.array(values["positions_um"]),
@@ -191,6 +236,7 @@ def open_projections(path: Path | str) -> Projections:
         pixel_size_um=tuple(values["pixel_size_um"]),
         unit=values["unit"],
         attributes=values["attributes"],
+        lateral_kernel=None if kernel is None else np.array(kernel),
     )
 
 
@@ -212,6 +258,11 @@ class Volume:
     voxel_size_um: tuple[float, float, float]
     origin_um: tuple[float, float, float]
     attributes: dict[str, Any]
+
+    @property
+    def unseen_slices(self) -> list[int]:
+        """Slices at full resolution that no projection saw, where the writer recorded them."""
+        return self.attributes.get("unseen_slices", [])
 
 
 def write_volume(

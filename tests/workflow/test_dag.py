@@ -49,8 +49,16 @@ def test_the_final_method_gets_the_fixed_name(small):
     assert "results/known/volume.ome.zarr" in made
     assert "results/known/methods/inr.ome.zarr" in made
     assert "methods/spectral.ome.zarr" not in output
-    # The spread of the samples belongs to diffusion, and would say nothing of another volume.
-    assert "uncertainty" not in output
+    # Every uncertainty lies beside the volume that it belongs to.
+    assert "results/known/uncertainty.ome.zarr" in made
+    assert "results/known/methods/diffusion_std.ome.zarr" in made
+    assert "methods/spectral_std" not in output
+
+
+def test_a_method_without_uncertainty_states_none(small):
+    _, output = plan(small, "--config", "final=inr", "--quiet", "host")
+    assert "results/known/methods/spectral_std.ome.zarr" in output
+    assert "uncertainty.ome.zarr" not in output
 
 
 def test_shards_multiply_the_reconstructions_only(small):

@@ -17,7 +17,7 @@ rule assemble:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         methods=list(CONFIG.methods),
-        final=CONFIG.final,
+        uncertain=CONFIG.uncertain_methods,
         tiling=CONFIG.tiling.model_dump(),
     message:
         "{wildcards.sample}: writing the volumes"

@@ -34,7 +34,6 @@ if workflow.is_main_process and RUN.rejected:
 CONFIG = RUN.config
 RESULTS = CONFIG.results
 SHARDS = range(CONFIG.tiling.shards)
-HAS_UNCERTAINTY = CONFIG.final == "diffusion" and CONFIG.refine.gives_uncertainty
 
 
 wildcard_constraints:

@@ -3,7 +3,9 @@ rule evaluate:
         volumes=[volume_path("{sample}", method) for method in CONFIG.methods],
         truth=truth_of,
         projections=rules.preprocess.output.projections,
-        uncertainty=uncertainty_of,
+        uncertainties=[
+            std_path("{sample}", method) for method in CONFIG.uncertain_methods
+        ],
     output:
         metrics=f"{RESULTS}/{{sample}}/metrics.tsv",
         slices=f"{RESULTS}/{{sample}}/slice_metrics.tsv",
@@ -19,7 +21,7 @@ rule evaluate:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         methods=list(CONFIG.methods),
-        final=CONFIG.final,
+        uncertain=CONFIG.uncertain_methods,
         ssim_window=CONFIG.evaluate.ssim_window,
     message:
         "{wildcards.sample}: comparing the methods"

@@ -9,6 +9,13 @@ def volume_path(sample, method):
     return f"{RESULTS}/{sample}/methods/{method}.ome.zarr"
 
 
+def std_path(sample, method):
+    """Where the standard deviation of a method's volume lies: beside the volume."""
+    if method == CONFIG.final:
+        return f"{RESULTS}/{sample}/uncertainty.ome.zarr"
+    return f"{RESULTS}/{sample}/methods/{method}_std.ome.zarr"
+
+
 def units_path(method):
     return f"{RESULTS}/{{sample}}/units/{method}-{{shard}}.zarr"
 
@@ -21,9 +28,10 @@ def truth_of(wildcards):
 
 
 def uncertainty_of(wildcards):
-    return (
-        f"{RESULTS}/{wildcards.sample}/uncertainty.ome.zarr" if HAS_UNCERTAINTY else []
-    )
+    """The standard deviation of the final volume, where its method states one."""
+    if CONFIG.final not in CONFIG.uncertain_methods:
+        return []
+    return std_path(wildcards.sample, CONFIG.final)
 
 
 def prior_of(wildcards, suffix="safetensors"):
@@ -71,8 +79,11 @@ def units_of(method):
 def assembled_outputs():
     paths = [directory(volume_path("{sample}", method)) for method in CONFIG.methods]
     outputs = {"volumes": paths}
-    if HAS_UNCERTAINTY:
-        outputs["uncertainty"] = directory(f"{RESULTS}/{{sample}}/uncertainty.ome.zarr")
+    if CONFIG.uncertain_methods:
+        outputs["uncertainties"] = [
+            directory(std_path("{sample}", method))
+            for method in CONFIG.uncertain_methods
+        ]
     return outputs
 
 

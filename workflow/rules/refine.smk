@@ -25,6 +25,7 @@ rule train_prior:
         ],
         geometry=lambda wildcards: RUN.geometry_of_key(wildcards.geometry).as_dict(),
         settings=CONFIG.prior.model_dump(),
+        spectral=CONFIG.spectral.model_dump(),
         seed=CONFIG.seed,
     message:
         "training the diffusion prior for geometry {wildcards.geometry}"

@@ -34,10 +34,12 @@ def richardson_lucy(
     """
     measured = np.maximum(projections, 0).astype(np.float32)
     seen = operator.seen[:, None, None]
+    # A blur with mirror boundaries leaves ones as they are.
     sensitivity = operator.matrix.sum(axis=0)[:, None, None].astype(np.float32)
     volume = np.full((operator.n_slices, *measured.shape[1:]), measured.mean(), np.float32)
     for _ in range(iterations):
         ratio = measured / np.maximum(operator.forward(volume), _SMALLEST)
-        factor = operator.adjoint(ratio) / np.maximum(sensitivity, _SMALLEST)
+        # The rounding of a blur's transforms can leave a little below zero.
+        factor = np.maximum(operator.adjoint(ratio), 0) / np.maximum(sensitivity, _SMALLEST)
         volume = np.where(seen, volume * factor, volume)
     return volume

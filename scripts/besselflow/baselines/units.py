@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,13 @@ import numpy as np
 
 from besselflow.baselines.interpolation import interpolate
 from besselflow.baselines.richardson_lucy import richardson_lucy
-from besselflow.baselines.spectral import SpectralModel, fit_spectral_model, posterior_mean
-from besselflow.config import RichardsonLucy, Variational
+from besselflow.baselines.spectral import (
+    SpectralModel,
+    fit_spectral_model,
+    posterior_mean,
+    posterior_std,
+)
+from besselflow.config import RichardsonLucy, Spectral, Variational
 from besselflow.job import Progress, logger
 from besselflow.noise import pixel_variance
 from besselflow.store import Projections, open_units
@@ -21,38 +26,50 @@ from besselflow.tiling import Unit
 _REGIONS_TO_FIT = 9
 _PIXELS_TO_CHOOSE_WEIGHT = 64
 
-Reconstruct = Callable[[Unit], tuple[np.ndarray, dict[str, Any]]]
-"""A work unit -> its volume (Z, y, x), and a record of numbers about it."""
+Reconstruct = Callable[[Unit], tuple[dict[str, np.ndarray], dict[str, Any]]]
+"""A work unit -> its arrays (Z, y, x) by name, and a record of numbers about it."""
 
 
 def by_interpolation(measured: Projections) -> Reconstruct:
     """Interpolate linearly between the projections."""
 
-    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+    def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         data = measured.unit_data(unit)
-        return interpolate(data, measured.positions_um, measured.grid.centres_um), {}
+        return {"volume": interpolate(data, measured.positions_um, measured.grid.centres_um)}, {}
 
     return reconstruct
 
 
-def by_spectral(measured: Projections, units: list[Unit]) -> Reconstruct:
-    """Fit the spectral Gaussian process to each time point and channel; return its mean.
+def by_spectral(measured: Projections, units: list[Unit], settings: Spectral) -> Reconstruct:
+    """Fit the spectral Gaussian process to each time point and channel.
+
+    The arrays of a unit are its mean as ``volume``, and its standard deviation as ``std``.
 
     Parameters
     ----------
     measured : Projections
     units : list of Unit
         All units of the sample.
+    settings : Spectral
     """
+    operator, voxels = measured.operator, measured.voxel_size_um
 
     @cache
     def model_of(t: int, c: int) -> SpectralModel:
-        return fit_place(measured, units, (t, c))
+        return fit_place(measured, units, (t, c), settings)
 
-    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+    # It depends on the model and the shape only, which all tiles of a place share.
+    @lru_cache(maxsize=1)
+    def std_of(model: SpectralModel, shape: tuple[int, int]) -> np.ndarray:
+        return posterior_std(shape, operator, model, voxels)
+
+    def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         model, data = model_of(unit.t, unit.c), measured.unit_data(unit)
-        volume = posterior_mean(data, measured.operator, model, measured.voxel_size_um)
-        return volume, model.as_record()
+        arrays = {
+            "volume": posterior_mean(data, operator, model, voxels),
+            "std": std_of(model, data.shape[1:]),
+        }
+        return arrays, model.as_record()
 
     return reconstruct
 
@@ -60,10 +77,10 @@ def by_spectral(measured: Projections, units: list[Unit]) -> Reconstruct:
 def by_richardson_lucy(measured: Projections, settings: RichardsonLucy) -> Reconstruct:
     """Deconvolve along z."""
 
-    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+    def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         data = measured.unit_data(unit)
         volume = richardson_lucy(data, measured.operator, settings.iterations)
-        return volume, {"iterations": settings.iterations}
+        return {"volume": volume}, {"iterations": settings.iterations}
 
     return reconstruct
 
@@ -110,7 +127,7 @@ def by_variational(
         logger.info("t %d, channel %d: weight of the penalty %.3g", t, c, weight)
         return weight, errors
 
-    def reconstruct(unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+    def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         model = SpectralModel.from_record(spectral.records[unit.index])
         start = np.asarray(spectral.arrays["volume"][unit.index])
         weight, errors = settings.weight, {}
@@ -126,7 +143,7 @@ def by_variational(
             "objective": fit.objective,
             "residual": fit.residual,
         }
-        return fit.volume, record
+        return {"volume": fit.volume}, record
 
     return reconstruct
 
@@ -139,7 +156,9 @@ def central_region(measured: Projections, t: int, c: int) -> np.ndarray:
     return np.asarray(measured.data[t, c, :, y : y + size, x : x + size])
 
 
-def fit_place(measured: Projections, units: list[Unit], place: tuple[int, int]) -> SpectralModel:
+def fit_place(
+    measured: Projections, units: list[Unit], place: tuple[int, int], settings: Spectral
+) -> SpectralModel:
     """Fit the spectrum of one time point and channel on evenly spread units.
 
     Every shard fits the same units, so that all tiles share one model and show no seams.
@@ -147,11 +166,15 @@ def fit_place(measured: Projections, units: list[Unit], place: tuple[int, int]) 
     own = [unit for unit in units if (unit.t, unit.c) == place]
     every = -(-len(own) // _REGIONS_TO_FIT)
     regions = [measured.unit_data(unit) for unit in own[::every]]
-    model = fit_spectral_model(regions, measured.operator, measured.voxel_size_um)
+    model = fit_spectral_model(
+        regions, measured.operator, measured.voxel_size_um, settings.anisotropy
+    )
     logger.info(
-        "t %d, channel %d: correlation length %.3g um, smoothness %.3g, noise variance %.3g",
+        "t %d, channel %d: correlation length %.3g um (times %.3g along z), smoothness %.3g, "
+        "noise variance %.3g",
         *place,
         model.length_um,
+        model.anisotropy,
         model.smoothness,
         model.noise_variance,
     )

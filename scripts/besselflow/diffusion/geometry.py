@@ -9,6 +9,7 @@ import numpy as np
 
 from besselflow.beam import AxialProfile
 from besselflow.fingerprint import fingerprint
+from besselflow.lateral import LateralBlur
 from besselflow.projection import AxialGrid, AxialProjection
 
 
@@ -24,12 +25,15 @@ class Geometry:
         Median distance of neighbouring stage positions.
     voxel_size_um : tuple of float
         (z, y, x).
+    lateral_kernel : tuple of tuple of float, or None
+        Rows of the blur of each projection by the side lobes of the beam.
     """
 
     profile_edges_um: tuple[float, ...]
     profile_weights: tuple[float, ...]
     step_um: float
     voxel_size_um: tuple[float, float, float]
+    lateral_kernel: tuple[tuple[float, ...], ...] | None = None
 
     @classmethod
     def of(
@@ -37,6 +41,7 @@ class Geometry:
         profile: AxialProfile,
         positions_um: np.ndarray,
         voxel_size_um: tuple[float, float, float],
+        lateral_kernel: np.ndarray | None = None,
     ) -> Geometry:
         """Describe an acquisition, rounded so that equal set-ups compare equal."""
         rounded = lambda values: tuple(float(f"{value:.4g}") for value in values)  # noqa: E731
@@ -45,6 +50,7 @@ class Geometry:
             rounded(profile.weights),
             float(f"{np.median(np.diff(np.sort(positions_um))):.4g}"),
             rounded(voxel_size_um),
+            None if lateral_kernel is None else tuple(map(rounded, lateral_kernel)),
         )
 
     @property
@@ -58,6 +64,14 @@ class Geometry:
         return AxialProfile(
             np.array(self.profile_edges_um), np.array(self.profile_weights), "prior"
         )
+
+    @property
+    def lateral(self) -> LateralBlur | None:
+        """The lateral blur, normalised again after the rounding."""
+        if self.lateral_kernel is None:
+            return None
+        kernel = np.array(self.lateral_kernel)
+        return LateralBlur(kernel / kernel.sum())
 
     def acquisition_of(
         self, n_slices: int, phase: float
@@ -86,7 +100,8 @@ class Geometry:
         if len(positions) < 2:
             positions = np.array([last / 3, 2 * last / 3])
         grid = AxialGrid(0.0, spacing, n_slices)
-        return positions, grid, AxialProjection.from_geometry(self.profile, positions, grid)
+        operator = AxialProjection.from_geometry(self.profile, positions, grid, self.lateral)
+        return positions, grid, operator
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -95,9 +110,11 @@ class Geometry:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Geometry:
         """Inverse of `as_dict`."""
+        kernel = values.get("lateral_kernel")
         return cls(
             tuple(values["profile_edges_um"]),
             tuple(values["profile_weights"]),
             values["step_um"],
             tuple(values["voxel_size_um"]),
+            None if kernel is None else tuple(map(tuple, kernel)),
         )

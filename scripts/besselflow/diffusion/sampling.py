@@ -158,7 +158,7 @@ def apparent_error(
     """Estimate the error of a denoised volume from its disagreement with the projections.
 
     If the error were white with variance r^2, the residual would have the variance
-    noise^2 + r^2 trace(A A^T) / P.
+    noise^2 + r^2 times the sum of squared weights of a measured pixel.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def apparent_error(
     """
     operator = problem.operator
     residual = float((operator.forward(denoised) - projections).square().mean())
-    gain = float((operator.matrix**2).sum() / operator.n_projections)
+    gain = operator.mean_squared_weight(tuple(projections.shape[-2:]))
     return math.sqrt(max(residual - problem.noise**2, 0.0) / gain)
 
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
-from besselflow.config import Prior
+from besselflow.config import Prior, Spectral
 from besselflow.corrections import intensity_scale
 from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.network import STATE_REACH, Denoiser, SliceConditions, gather_conditions
@@ -67,7 +67,10 @@ class DiffusionPrior:
 
 
 def simulate_pairs(
-    volumes: dict[str, np.ndarray], geometry: Geometry, seed: int
+    volumes: dict[str, np.ndarray],
+    geometry: Geometry,
+    seed: int,
+    spectral: Spectral | None = None,
 ) -> list[TrainingPair]:
     """Simulate acquisitions of training volumes and reconstruct them spectrally.
 
@@ -82,19 +85,22 @@ def simulate_pairs(
         Beam, step and voxels.
     seed : int
         Seed of noise levels, phases and noise.
+    spectral : Spectral, optional
+        Settings of the spectral reconstruction, those of the samples.
     """
+    spectral = spectral or Spectral()
     pairs = []
     progress = Progress("simulating", len(volumes) * _SIMULATIONS_PER_VOLUME)
     for number, volume in enumerate(volumes.values()):
         for repeat in range(_SIMULATIONS_PER_VOLUME):
             rng = np.random.default_rng((seed, number, repeat))
-            pairs.append(_simulate_pair(volume, geometry, rng))
+            pairs.append(_simulate_pair(volume, geometry, rng, spectral))
             progress.update(len(pairs))
     return pairs
 
 
 def _simulate_pair(
-    volume: np.ndarray, geometry: Geometry, rng: np.random.Generator
+    volume: np.ndarray, geometry: Geometry, rng: np.random.Generator, settings: Spectral
 ) -> TrainingPair:
     positions, grid, operator = geometry.acquisition_of(len(volume), rng.random())
     clean = operator.forward(np.maximum(volume, 0).astype(np.float32))
@@ -102,7 +108,7 @@ def _simulate_pair(
     counts = rng.poisson(clean * photons) + rng.normal(0, 0.5, clean.shape)
     measured = counts.astype(np.float32)
     scale = intensity_scale(measured)
-    model = fit_spectral_model([measured], operator, geometry.voxel_size_um)
+    model = fit_spectral_model([measured], operator, geometry.voxel_size_um, settings.anisotropy)
     spectral = posterior_mean(measured, operator, model, geometry.voxel_size_um)
     conditions = SliceConditions.of(
         torch.from_numpy(spectral / scale),
@@ -122,6 +128,7 @@ def train_prior(
     seed: int,
     checkpoint: Path,
     device: torch.device,
+    spectral: Spectral | None = None,
 ) -> DiffusionPrior:
     """Train a denoiser for one geometry.
 
@@ -139,6 +146,8 @@ def train_prior(
         File to resume from, and to write to now and then.
     device : torch.device
         Where to compute.
+    spectral : Spectral, optional
+        Settings of the spectral reconstruction, those of the samples.
 
     Returns
     -------
@@ -149,7 +158,8 @@ def train_prior(
     RuntimeError
         The training diverged.
     """
-    pairs = simulate_pairs(volumes, geometry, seed)
+    spectral = spectral or Spectral()
+    pairs = simulate_pairs(volumes, geometry, seed, spectral)
     error = math.sqrt(
         np.mean([float((p.conditions.spectral - p.volume).square().mean()) for p in pairs])
     )
@@ -159,6 +169,7 @@ def train_prior(
     optimiser = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate)
     identity = fingerprint(
         settings.model_dump(exclude={"checkpoint_seconds"}),
+        spectral.model_dump(),
         geometry.as_dict(),
         seed,
         *volumes.values(),

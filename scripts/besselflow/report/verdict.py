@@ -26,6 +26,7 @@ CHI2_AGREES, CHI2_DOUBTFUL = 1.25, 2.0
 """Up to the first, a volume explains its projections within their noise; above the second, not."""
 
 _COVERAGE_TOLERANCE = 0.05
+_ISOTROPY_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,7 @@ def fit_facts(records: Mapping[str, list[dict[str, Any]]], unit: str) -> list[tu
     """
     quantities = (
         ("length_um", "correlation length", "µm"),
+        ("anisotropy", "correlation length along z over that along y and x", ""),
         ("smoothness", "smoothness of the spectrum", ""),
         ("amplitude", "amplitude", ""),
         ("mean", "mean intensity", unit),
@@ -327,15 +329,28 @@ def methods_paragraph(
         f"{measured.profile.fwhm_um:.3g} µm full width at half maximum). Each projection was "
         "modelled as the sample's intensity integrated along z with the axial profile as weight."
     ]
+    if measured.lateral_kernel is not None:
+        text.append(
+            "The side lobes of the beam were modelled as a lateral blur of each projection."
+        )
     if final == "interpolation":
         text.append("The volume is the linear interpolation of the projections along z.")
     elif final == "richardson_lucy":
         text.append("The volume was deconvolved along z by the Richardson-Lucy iteration.")
     else:
+        spectral = records.get("spectral", [])
+        stretch = _mean_of(spectral, "anisotropy") or 1.0
+        prior = "an isotropic stationary 3D prior"
+        if abs(stretch - 1) > _ISOTROPY_TOLERANCE:
+            prior = (
+                f"a stationary 3D prior (correlation length along z {stretch:.3g} times lateral)"
+            )
         text.append(
-            "A Gaussian process with an isotropic stationary 3D prior, whose spectrum and noise "
-            "variance were fitted by marginal likelihood, gave an exact posterior mean."
+            f"A Gaussian process with {prior}, whose spectrum and noise variance were fitted by "
+            "marginal likelihood, gave an exact posterior mean."
         )
+    if final == "spectral":
+        text.append("Its posterior standard deviation is the stated uncertainty.")
     if final == "variational":
         text.append(
             "From there, the misfit to the photon noise plus a penalty on the Frobenius norm of "
