@@ -1,0 +1,12 @@
+"""The beam: how much of each depth a projection collects, and how it blurs it laterally."""
+
+from besselflow.beam.parse import parse_beam_profile
+from besselflow.beam.profile import AxialProfile, box_profile, gaussian_profile, read_beam_csv
+
+__all__ = [
+    "AxialProfile",
+    "box_profile",
+    "gaussian_profile",
+    "parse_beam_profile",
+    "read_beam_csv",
+]
