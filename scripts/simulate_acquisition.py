@@ -230,7 +230,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add = parser.add_argument
     add("volume", type=Path, metavar="VOLUME.tif", help="TIFF with the axes Z, Y, X")
-    add("--beam", required=True, help="box:6um, gaussian:12um, or a CSV with dz_um,weight")
+    add("--beam", required=True, help="as in the sheet: box:6um, bessel:NA=..., or a file")
     add("--step", type=float, required=True, metavar="UM", help="stage step in micrometres")
     add(
         "--voxel-size",

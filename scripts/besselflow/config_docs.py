@@ -73,7 +73,15 @@ be uneven.
 ### Beam profile
 
 `box:6um` is a beam that is uniform over 6 µm, `gaussian:12um` one with a full width at half maximum
-of 12 µm. A measured profile is a comma-separated file:
+of 12 µm. `bessel:NA=0.40-0.43,wavelength=0.94um,n=1.33,photons=2` computes the profile from the
+optics: inner and outer NA of the annulus in the pupil, wavelength of the excitation in vacuum (um
+or nm), refractive index of the immersion medium (1.33 if left out), and the number of photons
+absorbed together (1, 2 or 3; 2 if left out). The annulus counts as evenly lit and the objective as
+free of aberrations; a beam that was measured is better known than one that was computed. The
+profile is the excitation on the axis without its faint ends, which hold 1 % of it (5 % for one
+photon, whose side lobes fall off slowly).
+
+A measured profile is a comma-separated file:
 
 ```csv
 dz_um,weight

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from besselflow.beam.bessel import parse_bessel
 from besselflow.beam.profile import AxialProfile, box_profile, gaussian_profile, read_beam_csv
 from besselflow.errors import InputError
 
@@ -15,13 +16,14 @@ _MODELS = {"box": box_profile, "gaussian": gaussian_profile}
 
 
 def parse_beam_profile(spec: str, base_dir: Path | str = ".") -> AxialProfile:
-    """Read a beam profile from a model name or a CSV file.
+    """Read a beam profile from a model or a file.
 
     Parameters
     ----------
     spec : str
         ``box:6um`` (uniform over 6 um), ``gaussian:12um`` (full width at half maximum 12 um),
-        or the path of a CSV file with the columns ``dz_um,weight``.
+        ``bessel:NA=0.40-0.43,wavelength=0.94um`` (see `parse_bessel`), or the path of a CSV file
+        with the columns ``dz_um,weight``.
     base_dir : path
         Folder that a relative path starts from.
 
@@ -32,7 +34,7 @@ def parse_beam_profile(spec: str, base_dir: Path | str = ".") -> AxialProfile:
     Raises
     ------
     InputError
-        The model is unknown, the unit is not micrometres, or the file is not a profile.
+        The model is unknown or wrong, the unit is not micrometres, or the file is not a profile.
     """
     spec = spec.strip()
     match, path = _MODEL.match(spec), Path(base_dir) / spec
@@ -47,11 +49,14 @@ def parse_beam_profile(spec: str, base_dir: Path | str = ".") -> AxialProfile:
 
 
 def _model_examples() -> str:
-    return ", ".join(f"{name}:6um" for name in _MODELS)
+    sizes = ", ".join(f"{name}:6um" for name in _MODELS)
+    return f"{sizes}, bessel:NA=0.40-0.43,wavelength=0.94um"
 
 
 def _parse_model(spec: str, match: re.Match) -> AxialProfile:
     model, unit = match["model"].lower(), match["unit"]
+    if model == "bessel":
+        return parse_bessel(spec).axial_profile(spec)
     if model not in _MODELS:
         raise InputError(
             f'beam profile "{spec}": model "{model}" is unknown; use one of {_model_examples()}'

@@ -60,8 +60,9 @@ COLUMNS = (
         "beam_profile",
         True,
         "",
-        "Axial profile of the beam: `box:LENGTHum`, `gaussian:FWHMum`, or the path of a CSV. May "
-        "be empty for `train` samples.",
+        "Axial profile of the beam: `box:LENGTHum`, `gaussian:FWHMum`, "
+        "`bessel:NA=INNER-OUTER,wavelength=LENGTHum` or the path of a CSV, see below. May be "
+        "empty for `train` samples.",
         "gaussian:12um",
     ),
     Column(
