@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from besselflow.beam.spec import file_of
 from besselflow.errors import ProblemsError
 from besselflow.sample_sheet import COLUMNS, RESERVED_NAMES, read_sheet
 
@@ -110,6 +111,23 @@ def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, 
 
 
 @pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("beads.tif", "{folder}/beads.tif"),
+        ("beads.tif:0.5um", "{folder}/beads.tif:0.5um"),
+        ("beads.tif: z=0.5um,xy=0.1um", "{folder}/beads.tif:z=0.5um,xy=0.1um"),
+        ("bessel:NA=0.4-0.43,wavelength=0.94um", "bessel:NA=0.4-0.43,wavelength=0.94um"),
+    ],
+)
+def test_beams_from_files_and_models(folder, cell, expected):
+    (folder / "beads.tif").write_text("beads")
+    (sample,) = read_sheet(write(folder, TEST | {"beam_profile": cell})).samples
+    assert sample.beam_profile == expected.format(folder=folder)
+    path = file_of(sample.beam_profile)
+    assert path == (folder / "beads.tif" if "beads" in cell else None)
+
+
+@pytest.mark.parametrize(
     ("column", "value", "message", "remedy"),
     [
         ("sample", "", "no name", "unique name"),
@@ -150,6 +168,7 @@ def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, 
         ("ground_truth", "b.tif", "no such file", "correct the path"),
         ("beam_profile", "", "a test sample needs it", "box:6um"),
         ("beam_profile", "b.csv", "neither a model nor an existing file", "box:6um"),
+        ("beam_profile", "b.tif:0.5um", "neither a model nor an existing file", "bead stack"),
     ],
 )
 def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy):

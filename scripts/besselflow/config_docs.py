@@ -94,6 +94,21 @@ dz_um,weight
 each row is a bin as wide as the spacing. `weight` is the light collected from that bin, on any
 scale; weights are not negative, and are normalised to the sum 1.
 
+A z-stack of sub-resolution beads in a TIFF, such as `beads.tif`, does as well. Distances of planes
+and pixels come from its OME or ImageJ metadata; `beads.tif:z=0.5um,xy=0.1um` overrules them, and
+`beads.tif:0.5um` gives the planes alone. Beads that stand out of the background and have neither
+another bead nor the edge of the image within 3 µm are averaged, aligned at their centres of mass;
+a tilt of the beam is followed. A stack of beads doesn't know at which stage position the beam is at
+which depth: the centre of mass of the profile counts as the stage position. The stack has to reach
+beyond the beam on both sides. Look at what is extracted with
+
+```sh
+python scripts/extract_beam_profile.py beads.tif --out beam.csv --picture beam.png
+```
+
+whose CSV can stand in the sheet instead of the stack, shifted where the stage position is known
+better.
+
 ## The keys
 
 `config.yaml` lists every key with its default; a key that is left out has that default, and an

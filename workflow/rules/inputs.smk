@@ -36,8 +36,9 @@ def preprocess_inputs(wildcards):
         "acquisition": str(sample.acquisition),
         "stage_positions": str(sample.stage_positions),
     }
-    if Path(sample.beam_profile).is_file():
-        inputs["beam_profile"] = sample.beam_profile
+    beam = file_of(sample.beam_profile)
+    if beam is not None:
+        inputs["beam_profile"] = str(beam)
     if sample.ground_truth is not None:
         inputs["ground_truth"] = str(sample.ground_truth)
     return inputs

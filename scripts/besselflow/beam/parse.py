@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from besselflow.beam.bead import read_bead_scan
 from besselflow.beam.bessel import parse_bessel
 from besselflow.beam.profile import AxialProfile, box_profile, gaussian_profile, read_beam_csv
+from besselflow.beam.spec import split_tiff
 from besselflow.errors import InputError
 
 _MODEL = re.compile(r"^(?P<model>[a-zA-Z]+):\s*(?P<size>.*?)\s*(?P<unit>[a-zA-Zµμ]*)$")
@@ -22,8 +24,9 @@ def parse_beam_profile(spec: str, base_dir: Path | str = ".") -> AxialProfile:
     ----------
     spec : str
         ``box:6um`` (uniform over 6 um), ``gaussian:12um`` (full width at half maximum 12 um),
-        ``bessel:NA=0.40-0.43,wavelength=0.94um`` (see `parse_bessel`), or the path of a CSV file
-        with the columns ``dz_um,weight``.
+        ``bessel:NA=0.40-0.43,wavelength=0.94um`` (see `parse_bessel`), the path of a CSV file
+        with the columns ``dz_um,weight``, or that of a TIFF with a z-stack of beads (see
+        `read_bead_scan`).
     base_dir : path
         Folder that a relative path starts from.
 
@@ -37,13 +40,16 @@ def parse_beam_profile(spec: str, base_dir: Path | str = ".") -> AxialProfile:
         The model is unknown or wrong, the unit is not micrometres, or the file is not a profile.
     """
     spec = spec.strip()
+    if split_tiff(spec):
+        return read_bead_scan(str(Path(base_dir) / spec)).profile
     match, path = _MODEL.match(spec), Path(base_dir) / spec
     if match and not path.exists():
         return _parse_model(spec, match)
     if not path.is_file():
         raise InputError(
             f'beam profile "{spec}" is neither a model ({_model_examples()}) nor an existing file; '
-            f"give one of the models or the path of a CSV with the columns dz_um,weight"
+            f"give one of the models, or the path of a CSV with the columns dz_um,weight or of a "
+            f"TIFF with beads"
         )
     return read_beam_csv(path)
 

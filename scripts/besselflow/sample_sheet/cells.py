@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from besselflow.beam.spec import split_tiff
 from besselflow.errors import Problem
 
 _PLAUSIBLE_VOXEL_UM = (0.005, 100.0)
@@ -128,14 +129,26 @@ def read_beam(row: Row) -> str | None:
     cell = row.cells["beam_profile"]
     if not cell:
         return None
+    return _read_optics(
+        row,
+        "beam_profile",
+        "a model such as box:6um or bessel:NA=0.40-0.43,wavelength=0.94um, or correct the path of "
+        "the CSV or bead stack",
+    )
+
+
+def _read_optics(row: Row, column: str, remedy: str) -> str | None:
+    """Return a model as it stands, or the absolute path of a file with the options behind it."""
+    cell = row.cells[column]
     path = _resolve(row, cell)
     if path.is_file():
         return str(path)
-    if _MODEL.match(cell):
+    split = split_tiff(cell)
+    if split:
+        path = _resolve(row, split[0])
+        if path.is_file():
+            return f"{path}:{split[1]}" if split[1] else str(path)
+    elif _MODEL.match(cell):
         return cell
-    row.report(
-        "beam_profile",
-        f"neither a model nor an existing file ({path})",
-        "write a model such as box:6um or gaussian:12um, or correct the path of the CSV",
-    )
+    row.report(column, f"neither a model nor an existing file ({path})", f"write {remedy}")
     return None

@@ -61,8 +61,8 @@ COLUMNS = (
         True,
         "",
         "Axial profile of the beam: `box:LENGTHum`, `gaussian:FWHMum`, "
-        "`bessel:NA=INNER-OUTER,wavelength=LENGTHum` or the path of a CSV, see below. May be "
-        "empty for `train` samples.",
+        "`bessel:NA=INNER-OUTER,wavelength=LENGTHum`, or the path of a CSV or of a TIFF with "
+        "beads, see below. May be empty for `train` samples.",
         "gaussian:12um",
     ),
     Column(

@@ -41,7 +41,8 @@ class Sample:
     acquisition, stage_positions, ground_truth : pathlib.Path or None
         Absolute paths of existing files; None where the cell is empty.
     beam_profile : str or None
-        A model such as ``box:6um``, or the absolute path of a CSV.
+        A model such as ``box:6um``, or the absolute path of a CSV or of a TIFF with beads, which
+        may have options behind it (``/data/beads.tif:z=0.5um``).
     voxel_size_um : tuple of float
         (z, y, x).
     role : str
