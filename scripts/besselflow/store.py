@@ -106,6 +106,8 @@ class Projections:
         ``photons`` or ``counts``.
     attributes : dict
         Everything else that was found out about the acquisition.
+    lateral_kernel : numpy.ndarray or None, shape (n, m)
+        Lateral blur of the beam; None where there is none.
     """
 
     data: da.Array
@@ -115,6 +117,7 @@ class Projections:
     pixel_size_um: tuple[float, float]
     unit: str
     attributes: dict[str, Any] = field(default_factory=dict)
+    lateral_kernel: np.ndarray | None = None
 
     @property
     def operator(self) -> AxialProjection:
@@ -168,6 +171,9 @@ def write_projections(path: Path | str, projections: Projections) -> None:
                     "pixel_size_um": list(projections.pixel_size_um),
                     "unit": projections.unit,
                     "attributes": projections.attributes,
+                    "lateral_kernel": None
+                    if projections.lateral_kernel is None
+                    else projections.lateral_kernel.tolist(),
                 }
             },
         )
@@ -191,6 +197,9 @@ def open_projections(path: Path | str) -> Projections:
         pixel_size_um=tuple(values["pixel_size_um"]),
         unit=values["unit"],
         attributes=values["attributes"],
+        lateral_kernel=None
+        if values.get("lateral_kernel") is None
+        else np.array(values["lateral_kernel"]),
     )
 
 
