@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 
 from besselflow.acquisition import read_stage_positions, read_tiff_stack
-from besselflow.beam import parse_beam_profile
+from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.corrections import counts_to_intensity, intensity_scale
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
@@ -20,6 +20,7 @@ from besselflow.projection import AxialGrid
 from besselflow.store import Projections, write_projections
 
 _PIXELS_FOR_STATISTICS = 4_000_000
+_MUCH_OUTSIDE = 0.05
 
 
 def main(
@@ -32,6 +33,8 @@ def main(
     gain: float | None,
     sample: str,
     projections_path: Path,
+    lateral_psf: str | None = None,
+    halo: int = 24,
 ) -> None:
     """Write the projection store.
 
@@ -51,6 +54,10 @@ def main(
         Name of the sample.
     projections_path : path
         Store to write.
+    lateral_psf : str or None
+        ``beam``, a model, or the path of a TIFF; None where the beam blurs nothing laterally.
+    halo : int
+        Pixels that the lateral kernel may reach to each side.
     """
     stack = read_tiff_stack(acquisition)
     positions = read_stage_positions(stage_positions)
@@ -68,6 +75,13 @@ def main(
         grid = AxialGrid(0.0, voxel_size_um[0], slices)
     else:
         grid = AxialGrid.covering(profile, positions, voxel_size_um[0])
+    attributes = {"sample": sample, **describe(stack.data, intensity)}
+    kernel = None
+    if lateral_psf is not None:
+        psf = read_lateral_psf(lateral_psf, beam_profile, tuple(voxel_size_um[1:]), halo)
+        kernel = psf.kernel
+        attributes["lateral_psf"] = {"source": psf.source, "outside": psf.outside}
+        announce(psf, halo)
     projections = Projections(
         data=intensity,
         positions_um=positions[order],
@@ -75,7 +89,8 @@ def main(
         grid=grid,
         pixel_size_um=tuple(voxel_size_um[1:]),
         unit=unit,
-        attributes={"sample": sample, **describe(stack.data, intensity)},
+        attributes=attributes,
+        lateral_kernel=kernel,
     )
     logger.info(
         "%d projections of %d x %d pixels, %d slices to reconstruct, intensity in %s",
@@ -87,6 +102,18 @@ def main(
     if unseen:
         logger.warning("%d of %d slices are seen by no projection", unseen, grid.n_slices)
     write_projections(projections_path, projections)
+
+
+def announce(psf: LateralPsf, halo: int) -> None:
+    """Log the size of the lateral kernel, and warn where it leaves out much light."""
+    logger.info("lateral blur of %d x %d pixels, from %s", *psf.kernel.shape, psf.source)
+    if psf.outside > _MUCH_OUTSIDE:
+        logger.warning(
+            "%.0f %% of the light of the lateral blur lie more than %d pixels from the beam and "
+            "are not accounted for; a larger tiling.halo takes in more of them",
+            100 * psf.outside,
+            halo,
+        )
 
 
 def describe(counts: da.Array, intensity: da.Array) -> dict[str, object]:
@@ -133,7 +160,7 @@ if __name__ == "__main__":
         acquisition=snakemake.input.acquisition,
         stage_positions=snakemake.input.stage_positions,
         ground_truth=snakemake.input.get("ground_truth") or None,
-        beam_profile=snakemake.params.beam_profile,
+        **snakemake.params.beam,
         **snakemake.params.settings,
         sample=snakemake.wildcards.sample,
         projections_path=snakemake.output.projections,

@@ -237,6 +237,32 @@ def test_wrong_beam(lab, profile, message):
 
 
 @pytest.mark.parametrize(
+    ("psf", "message"),
+    [
+        ("beam", 'the beam profile "box:6um" has no lateral part'),
+        ("gaussian:0.6mm", 'the full width at half maximum "0.6mm" has the unit "mm"'),
+        ("psf.tif", "do not state the pixel size"),
+        ("text.tif", "not a readable TIFF"),
+    ],
+)
+def test_wrong_lateral_blur(lab, psf, message):
+    image = np.zeros((21, 21), np.float32)
+    image[8:13, 8:13] = 1
+    write_tiff(lab.folder / "psf.tif", image)
+    (lab.folder / "text.tif").write_text("text")
+    problem = lab.problem(lateral_psf=psf)
+    assert problem.column == "lateral_psf"
+    assert message in problem.message
+
+
+def test_wrong_beam_is_reported_once(lab):
+    wrong = "bessel:NA=0.43-0.40,wavelength=0.94um"
+    assert lab.problem(beam_profile=wrong, lateral_psf="beam").column == "beam_profile"
+    right = "bessel:NA=0.30-0.60,wavelength=0.94um"
+    assert len(lab.check(lab.test | {"beam_profile": right, "lateral_psf": "beam"}).tests) == 1
+
+
+@pytest.mark.parametrize(
     ("shape", "message"),
     [
         ((Z, 32, 30), "X: 30 instead of 36"),

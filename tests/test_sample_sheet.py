@@ -21,6 +21,7 @@ TEST = {
     "role": "test",
     "offset": "100",
     "gain": "",
+    "lateral_psf": "",
 }
 TRAIN = TEST | {
     "sample": "t",
@@ -128,6 +129,22 @@ def test_beams_from_files_and_models(folder, cell, expected):
 
 
 @pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("", None),
+        ("beam", "beam"),
+        ("Beam", "beam"),
+        ("gaussian:0.6um", "gaussian:0.6um"),
+        ("beads.tif:xy=0.1um", "{folder}/beads.tif:xy=0.1um"),
+    ],
+)
+def test_lateral_blur(folder, cell, expected):
+    (folder / "beads.tif").write_text("beads")
+    (sample,) = read_sheet(write(folder, TEST | {"lateral_psf": cell})).samples
+    assert sample.lateral_psf == (expected and expected.format(folder=folder))
+
+
+@pytest.mark.parametrize(
     ("column", "value", "message", "remedy"),
     [
         ("sample", "", "no name", "unique name"),
@@ -168,6 +185,8 @@ def test_beams_from_files_and_models(folder, cell, expected):
         ("ground_truth", "b.tif", "no such file", "correct the path"),
         ("beam_profile", "", "a test sample needs it", "box:6um"),
         ("beam_profile", "b.csv", "neither a model nor an existing file", "box:6um"),
+        ("lateral_psf", "b.tif", "neither a model nor an existing file", "gaussian:0.6um"),
+        ("lateral_psf", "yes", "neither a model nor an existing file", "write beam, or"),
         ("beam_profile", "b.tif:0.5um", "neither a model nor an existing file", "bead stack"),
     ],
 )
@@ -253,7 +272,7 @@ def test_wrong_separator_of_one_row(folder):
     path.write_text("\n".join([header, good, bad.replace("\t", ";")]))
     (problem,) = refusal(path)
     assert problem.row == 3
-    assert "the row has 1 cells, but the header has 11" in problem.message
+    assert "the row has 1 cells, but the header has 12" in problem.message
     assert "semicolons" in problem.remedy
 
 
@@ -276,8 +295,8 @@ def test_rows_of_wrong_length_are_listed_with_all_else(folder):
     path.write_text("\n".join(lines))
     found = refusal(path)
     assert [problem.row for problem in found] == [2, 3, 4]
-    assert "10 cells" in found[0].message
-    assert "12 cells" in found[1].message
+    assert "11 cells" in found[0].message
+    assert "13 cells" in found[1].message
     assert found[2].column == "gain"
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from besselflow.acquisition import Stack, read_stage_positions, read_tiff_stack
-from besselflow.beam import AxialProfile, parse_beam_profile
+from besselflow.beam import AxialProfile, parse_beam_profile, read_lateral_psf
 from besselflow.errors import InputError, Problem
 from besselflow.projection import AxialGrid
 from besselflow.sample_sheet import Sample, Sheet, problems_by_sample
@@ -21,6 +21,8 @@ _SMALLEST_TRAINING = (16, 32, 32)
 _PIXEL_SIZE_TOLERANCE = 0.05
 _LEAST_SEEN = 0.01
 _LARGEST_STEP = 50.0
+# What is wrong with a lateral kernel does not depend on how far it reaches, in pixels.
+_SOME_REACH = 8
 
 _T = TypeVar("_T")
 
@@ -174,6 +176,15 @@ def _check_test(findings: _Findings) -> Stack | None:
     )
     if profile is not None:
         _check_profile(findings, profile, positions)
+    # Where the beam is wrong already, what is derived from it need not be reported as well.
+    if sample.lateral_psf is not None and (profile is not None or sample.lateral_psf != "beam"):
+        findings.attempt(
+            "lateral_psf",
+            sample.lateral_psf,
+            lambda: read_lateral_psf(
+                sample.lateral_psf, sample.beam_profile, sample.voxel_size_um[1:], _SOME_REACH
+            ),
+        )
     if sample.ground_truth is None:
         return None
     truth = findings.attempt(

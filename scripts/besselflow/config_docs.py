@@ -109,6 +109,21 @@ python scripts/extract_beam_profile.py beads.tif --out beam.csv --picture beam.p
 whose CSV can stand in the sheet instead of the stack, shifted where the stage position is known
 better.
 
+### Lateral blur
+
+An ideal Bessel beam has rings around it that carry about half of the two-photon signal. With
+something in the column `lateral_psf`, the beam is an axial profile times a lateral blur, which is
+the same at all depths:
+
+- `beam`: the blur of the Bessel model, or of the bead stack, in `beam_profile`;
+- `bessel:...`, as for the profile, where the profile itself was measured in another way;
+- `gaussian:0.6um`: a Gaussian with a full width at half maximum of 0.6 µm;
+- the path of a TIFF with a z-stack of beads, or with the image of one bead, with the pixel size in
+  its metadata or behind it (`psf.tif:xy=0.1um`).
+
+The blur is made symmetric in y and x and holds 99 % of the light, as far as `tiling.halo` lets it
+reach; the log of `preprocess` warns where more than 5 % lie beyond. A larger halo takes in more.
+
 ## The keys
 
 `config.yaml` lists every key with its default; a key that is left out has that default, and an
@@ -177,6 +192,7 @@ def sheet_template() -> str:
         "acquisition": "",
         "stage_positions": "",
         "beam_profile": "",
+        "lateral_psf": "",
     }
     train = [by_name.get(column.name, column.example) for column in COLUMNS]
     rows = [[column.name for column in COLUMNS], ["# " + test[0], *test[1:]]]

@@ -122,6 +122,7 @@ class Run:
             "ground_truth": row.ground_truth,
             "offset": row.offset,
             "gain": row.gain,
+            "lateral_psf": row.lateral_psf,
             **row.extra,
         }
         return {key: str(value) for key, value in cells.items() if value not in (None, "")}

@@ -137,6 +137,18 @@ def read_beam(row: Row) -> str | None:
     )
 
 
+def read_lateral(row: Row) -> str | None:
+    """Return ``beam``, the model or the absolute path; None if there is none or it is wrong."""
+    cell = row.cells.get("lateral_psf")
+    if not cell or cell.lower() == "beam":
+        return "beam" if cell else None
+    return _read_optics(
+        row,
+        "lateral_psf",
+        "beam, or a model such as gaussian:0.6um, or correct the path of the TIFF",
+    )
+
+
 def _read_optics(row: Row, column: str, remedy: str) -> str | None:
     """Return a model as it stands, or the absolute path of a file with the options behind it."""
     cell = row.cells[column]

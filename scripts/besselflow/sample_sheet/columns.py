@@ -105,6 +105,15 @@ COLUMNS = (
         "Counts that one detected photon adds. Empty: the results stay in counts.",
         "10",
     ),
+    Column(
+        "lateral_psf",
+        False,
+        "",
+        "Lateral blur of the beam: `beam` (that of the Bessel model or bead stack in "
+        "`beam_profile`), `gaussian:FWHMum`, `bessel:...`, or the path of a TIFF with beads, see "
+        "below. Empty: none.",
+        "gaussian:0.6um",
+    ),
 )
 
 ROLES = ("test", "train")

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from besselflow.errors import Problem, ProblemsError
-from besselflow.sample_sheet.cells import Row, read_beam, read_detector, read_path, read_voxel_size
+from besselflow.sample_sheet.cells import (
+    Row,
+    read_beam,
+    read_detector,
+    read_lateral,
+    read_path,
+    read_voxel_size,
+)
 from besselflow.sample_sheet.columns import COLUMNS, RESERVED_NAMES, ROLES
 from besselflow.sample_sheet.table import (
     check_header,
@@ -51,6 +58,9 @@ class Sample:
         Counts of an unlit pixel.
     gain : float or None
         Counts per photon.
+    lateral_psf : str or None
+        ``beam``, a model such as ``gaussian:0.6um``, or the absolute path of a TIFF as in
+        `beam_profile`; None where there is no lateral blur.
     extra : dict of str to str
         Cells of further columns.
     """
@@ -65,6 +75,7 @@ class Sample:
     role: Literal["test", "train"]
     offset: float | None = None
     gain: float | None = None
+    lateral_psf: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
 
@@ -200,10 +211,10 @@ def _understand(rows: list[Row]) -> list[Sample]:
         voxel = tuple(read_voxel_size(row, column) for column in VOXEL_COLUMNS)
         offset, gain = read_detector(row, "offset"), read_detector(row, "gain")
         paths = {column: read_path(row, column) for column in PATH_COLUMNS}
-        beam = read_beam(row)
+        beam, lateral = read_beam(row), read_lateral(row)
         _check_needed(row)
-        parsed.append((row, voxel, offset, gain, paths, beam))
-    _check_leaks([(row, paths) for row, _, _, _, paths, _ in parsed])
+        parsed.append((row, voxel, offset, gain, paths, beam, lateral))
+    _check_leaks([(row, paths) for row, _, _, _, paths, _, _ in parsed])
     known = {column.name for column in COLUMNS}
     return [
         Sample(
@@ -214,10 +225,11 @@ def _understand(rows: list[Row]) -> list[Sample]:
             role=row.cells["role"],
             offset=offset,
             gain=gain,
+            lateral_psf=lateral,
             extra={name: cell for name, cell in row.cells.items() if name not in known},
             **paths,
         )
-        for row, voxel, offset, gain, paths, beam in parsed
+        for row, voxel, offset, gain, paths, beam, lateral in parsed
         if not row.problems
     ]
 
