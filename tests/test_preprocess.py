@@ -17,7 +17,7 @@ POSITIONS = (2.5, 8.5, 14.5)
 @pytest.fixture
 def acquisition(tmp_path):
     counts = np.random.default_rng(0).integers(100, 900, (3, 20, 24)).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", counts, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "a.tif", counts, photometric="minisblack", metadata={"axes": "ZYX"})
     rows = [f"{i},{z:g}" for i, z in enumerate(POSITIONS)]
     (tmp_path / "a.csv").write_text("\n".join(["projection,z_um", *rows]))
     return tmp_path

@@ -2,7 +2,7 @@
 
 from besselflow.beam.bead import BeadScan, read_bead_scan
 from besselflow.beam.bessel import BesselBeam, parse_bessel
-from besselflow.beam.lateral import LateralPsf, read_lateral_psf
+from besselflow.beam.lateral import LateralPsf, blur, read_lateral_psf
 from besselflow.beam.parse import parse_beam_profile
 from besselflow.beam.profile import AxialProfile, box_profile, gaussian_profile, read_beam_csv
 
@@ -11,6 +11,7 @@ __all__ = [
     "BeadScan",
     "BesselBeam",
     "LateralPsf",
+    "blur",
     "box_profile",
     "gaussian_profile",
     "parse_beam_profile",

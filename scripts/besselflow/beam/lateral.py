@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import map_coordinates
+from scipy.signal import oaconvolve
 from scipy.special import erf
 
 from besselflow.beam.bead import BeadImage, read_lateral_image, symmetrised
@@ -122,6 +123,35 @@ def read_lateral_psf(
     kernel = _trimmed(symmetrised(kernel), total, pixel_size_um)
     inside = kernel.sum()
     return LateralPsf(kernel / inside, max(0.0, float(1 - inside / total)), spec)
+
+
+def blur(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Convolve images with a lateral kernel.
+
+    The sample goes on beyond the field of view, and nobody knows how; its mirror image stands for
+    it, so that an even sample stays even.
+
+    Parameters
+    ----------
+    images : numpy.ndarray, shape (..., Y, X)
+    kernel : numpy.ndarray, shape (n, m)
+        Odd sizes.
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., Y, X), float64
+        Not negative where neither images nor kernel are.
+    """
+    kernel = np.asarray(kernel, float)
+    if kernel.ndim != 2 or not all(n % 2 for n in kernel.shape):
+        raise ValueError(f"a lateral kernel must have two odd sizes, not the shape {kernel.shape}")
+    images = np.asarray(images, float)
+    margins = [(n // 2, n // 2) for n in kernel.shape]
+    padded = np.pad(images, [(0, 0)] * (images.ndim - 2) + margins, mode="symmetric")
+    kernel = kernel.reshape((1,) * (images.ndim - 2) + kernel.shape)
+    blurred = oaconvolve(padded, kernel, mode="valid", axes=(-2, -1))
+    # The Fourier transform leaves rounding errors around zero.
+    return np.maximum(blurred, 0.0) if images.min() >= 0 else blurred
 
 
 def _sample_gaussian(fwhm_um: float, pixel_size_um: tuple[float, float], reach: int) -> np.ndarray:

@@ -38,6 +38,15 @@ def file_of(spec: str | None) -> Path | None:
     return path if path.is_file() else None
 
 
+def absolute_spec(spec: str) -> str:
+    """Return a cell with the path in it made absolute, where it names a file."""
+    path = file_of(spec)
+    if path is None:
+        return spec
+    options = (split_tiff(spec) or ("", ""))[1]
+    return f"{path.resolve()}:{options}" if options else str(path.resolve())
+
+
 def read_options(text: str, known: tuple[str, ...], where: str, example: str) -> dict[str, str]:
     """Read ``key=value,key=value``.
 
