@@ -17,6 +17,7 @@ from besselflow.corrections import counts_to_intensity, intensity_scale
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
 from besselflow.projection import AxialGrid
+from besselflow.slice_spacing import with_spacing
 from besselflow.store import Projections, write_projections
 
 _PIXELS_FOR_STATISTICS = 4_000_000
@@ -28,7 +29,7 @@ def main(
     stage_positions: Path,
     ground_truth: Path | None,
     beam_profile: str,
-    voxel_size_um: tuple[float, float, float],
+    voxel_size_um: tuple[float | None, float, float],
     offset: float | None,
     gain: float | None,
     sample: str,
@@ -47,7 +48,7 @@ def main(
     beam_profile : str
         Model or CSV path.
     voxel_size_um : tuple of float
-        (z, y, x).
+        (z, y, x); where z is None, the slices have a default distance.
     offset, gain : float or None
         Detector offset in counts, and counts per photon.
     sample : str
@@ -67,6 +68,14 @@ def main(
             f"{len(positions)}; correct the stage positions"
         )
     profile = parse_beam_profile(beam_profile)
+    by_default = voxel_size_um[0] is None
+    voxel_size_um = with_spacing(voxel_size_um, positions)
+    if by_default:
+        logger.info(
+            "slices of %g um, by default: the pixels are %g x %g um, and the stage steps by %g um",
+            *voxel_size_um,
+            np.median(np.diff(np.sort(positions))),
+        )
     order = np.argsort(positions)
     intensity = counts_to_intensity(stack.data[:, :, order], offset, gain)
     unit = "photons" if gain else "counts"
@@ -75,7 +84,11 @@ def main(
         grid = AxialGrid(0.0, voxel_size_um[0], slices)
     else:
         grid = AxialGrid.covering(profile, positions, voxel_size_um[0])
-    attributes = {"sample": sample, **describe(stack.data, intensity)}
+    attributes = {
+        "sample": sample,
+        "spacing_by_default": by_default,
+        **describe(stack.data, intensity),
+    }
     kernel = None
     if lateral_psf is not None:
         psf = read_lateral_psf(lateral_psf, beam_profile, tuple(voxel_size_um[1:]), halo)

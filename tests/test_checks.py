@@ -206,6 +206,18 @@ def test_positions_in_millimetres_and_nanometres(lab):
     assert "1000 times the length of the beam" in lab.problem(ground_truth="").message
 
 
+def test_default_slices_pass_and_are_compared_with_the_beam(lab):
+    free = lab.test | {"ground_truth": "", "voxel_size_z_um": ""}
+    assert lab.check(free).tests[0].voxel_size_um == (None, 0.5, 0.5)
+    # A step of 6 um makes slices of 0.75 um.
+    problem = lab.problem(ground_truth="", voxel_size_z_um="", beam_profile="box:0.7um")
+    assert "does not cover a slice of 0.75 um" in problem.message
+    lab.write_stage(POSITIONS / 1e3)
+    assert "look like millimetres" in lab.problem(ground_truth="", voxel_size_z_um="").message
+    (lab.folder / "a.csv").write_text("projection,z\n")
+    assert lab.problem(ground_truth="", voxel_size_z_um="").column == "stage_positions"
+
+
 @pytest.mark.parametrize("positions", [[2.5, 8.5, 40], [-30, 2.5, 8.5]])
 def test_positions_outside_the_ground_truth(lab, positions):
     lab.write_stage(positions)

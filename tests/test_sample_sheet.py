@@ -158,7 +158,7 @@ def test_lateral_blur(folder, cell, expected):
         ("role", "Test", "unknown role", 'did you mean "test"?'),
         ("role", "trian", "unknown role", 'did you mean "train"?'),
         ("role", "xyz", "unknown role", "write test or train"),
-        ("voxel_size_z_um", "", "missing", "micrometres"),
+        ("voxel_size_y_um", "", "missing", "micrometres"),
         ("voxel_size_z_um", "one", "not a finite number", "such as 0.5"),
         ("voxel_size_z_um", "nan", "not a finite number", "such as 0.5"),
         ("voxel_size_y_um", "inf", "not a finite number", "such as 0.5"),
@@ -204,6 +204,22 @@ def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy
     assert [sample.name for sample in sheet.samples] == ["good"]
 
 
+@pytest.mark.parametrize(
+    "row", [TEST | {"ground_truth": "a_truth.tif"}, TRAIN], ids=["test", "train"]
+)
+def test_slices_of_a_ground_truth_need_their_distance(folder, row):
+    row = row | {"sample": "b", "voxel_size_z_um": ""}
+    (problem,) = read_sheet(write(folder, TEST, row)).problems
+    assert (problem.row, problem.column) == (3, "voxel_size_z_um")
+    assert "a ground truth needs it" in problem.message
+    assert "distance of its slices" in problem.remedy
+
+
+def test_distance_of_the_slices_may_be_left_open(folder):
+    (sample,) = read_sheet(write(folder, TEST | {"voxel_size_z_um": ""})).samples
+    assert sample.voxel_size_um == (None, 0.5, 0.4)
+
+
 def test_negative_offset_is_fine(folder):
     assert read_sheet(write(folder, TEST | {"offset": "-3.5"})).samples[0].offset == -3.5
 
@@ -225,7 +241,7 @@ def test_duplicate_names_exclude_all_their_rows(folder, other, message):
 
 
 def test_all_problems_of_all_rows_at_once(folder):
-    bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_z_um": ""}
+    bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_y_um": ""}
     sheet = read_sheet(write(folder, TEST, bad | {"sample": "b"}, bad | {"sample": "c"}))
     assert {name: len(found) for name, found in sheet.rejected.items()} == {"b": 4, "c": 4}
 

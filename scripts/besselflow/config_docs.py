@@ -109,6 +109,16 @@ python scripts/extract_beam_profile.py beads.tif --out beam.csv --picture beam.p
 whose CSV can stand in the sheet instead of the stack, shifted where the stage position is known
 better.
 
+### Slices of the output
+
+`voxel_size_z_um` is yours to choose, and slices are the finer the more time they take. Stage
+positions need not be multiples of it: the profile is integrated over each slice where the beam
+really stands. Left empty, the slices are as far apart as the pixels are wide (mean of y and x),
+but at least an eighth of the stage step (the median distance of the positions), since finer ones
+hold nothing that was measured; the log of `preprocess` says what was chosen. The first and the last
+slice are the outermost that any projection sees. With a ground truth, its slices are those of the
+output, and their distance has to be given.
+
 ### Lateral blur
 
 An ideal Bessel beam has rings around it that carry about half of the two-photon signal. With

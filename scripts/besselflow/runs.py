@@ -15,6 +15,7 @@ from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.failures import Failure
 from besselflow.sample_sheet import Sample, read_sheet
+from besselflow.slice_spacing import with_spacing
 from besselflow.store import write_json
 
 _MEMORY = ".exclusions.json"
@@ -99,10 +100,11 @@ class Run:
     def geometry_of(self, sample: str) -> Geometry:
         """Return the geometry that a sample's prior is trained for."""
         row = self.tests[sample]
+        positions = read_stage_positions(row.stage_positions)
         return Geometry.of(
             parse_beam_profile(row.beam_profile),
-            read_stage_positions(row.stage_positions),
-            row.voxel_size_um,
+            positions,
+            with_spacing(row.voxel_size_um, positions),
         )
 
     def geometry_of_key(self, key: str) -> Geometry:
@@ -113,12 +115,14 @@ class Run:
     def row_of(self, sample: str) -> dict[str, str]:
         """Return a sample's row of the sheet as text, for its report."""
         row = self.tests[sample]
-        z, y, x = row.voxel_size_um
+        positions = read_stage_positions(row.stage_positions)
+        z, y, x = with_spacing(row.voxel_size_um, positions)
+        note = " (z by default)" if row.voxel_size_um[0] is None else ""
         cells = {
             "acquisition": row.acquisition,
             "stage_positions": row.stage_positions,
             "beam_profile": row.beam_profile,
-            "voxel size (z, y, x) in um": f"{z:g}, {y:g}, {x:g}",
+            "voxel size (z, y, x) in um": f"{z:g}, {y:g}, {x:g}{note}",
             "ground_truth": row.ground_truth,
             "offset": row.offset,
             "gain": row.gain,

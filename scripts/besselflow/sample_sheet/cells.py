@@ -58,9 +58,20 @@ def read_number(row: Row, column: str, unit: str) -> float | None:
 
 
 def read_voxel_size(row: Row, column: str) -> float | None:
-    """Return a plausible length in micrometres; what is wrong with it is reported to the row."""
+    """Return a plausible length in micrometres; what is wrong with it is reported to the row.
+
+    An empty spacing of the slices is None without a report where there is no ground truth: a
+    default follows from pixel size and stage step.
+    """
     if not row.cells[column]:
-        row.report(column, "the voxel size is missing", "write it in micrometres")
+        if column == "voxel_size_z_um" and row.cells["ground_truth"]:
+            row.report(
+                column,
+                "the voxel size is missing, and a ground truth needs it",
+                "write the distance of its slices in micrometres",
+            )
+        elif column != "voxel_size_z_um":
+            row.report(column, "the voxel size is missing", "write it in micrometres")
         return None
     value = read_number(row, column, "micrometres")
     if value is None:

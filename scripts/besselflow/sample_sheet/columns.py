@@ -70,7 +70,8 @@ COLUMNS = (
         True,
         "µm",
         "Distance of neighbouring slices of the output; that of the ground truth where there is "
-        "one.",
+        "one. May be empty where there is none: then it is the mean of the pixel sizes, but at "
+        "least an eighth of the stage step.",
         "1.0",
     ),
     Column("voxel_size_y_um", True, "µm", "Pixel size along y.", "0.5"),

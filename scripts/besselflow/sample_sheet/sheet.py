@@ -51,7 +51,7 @@ class Sample:
         A model such as ``box:6um``, or the absolute path of a CSV or of a TIFF with beads, which
         may have options behind it (``/data/beads.tif:z=0.5um``).
     voxel_size_um : tuple of float
-        (z, y, x).
+        (z, y, x); z may be None, for a default, where there is no ground truth.
     role : str
         ``test`` or ``train``.
     offset : float or None
@@ -70,7 +70,7 @@ class Sample:
     acquisition: Path | None
     stage_positions: Path | None
     beam_profile: str | None
-    voxel_size_um: tuple[float, float, float]
+    voxel_size_um: tuple[float | None, float, float]
     ground_truth: Path | None
     role: Literal["test", "train"]
     offset: float | None = None
