@@ -1,5 +1,6 @@
 """Bead stacks, written as real TIFFs: the beam that was put in comes out, or the error says why."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,16 @@ def test_wrong_options(tmp_path, options, message):
     with pytest.raises(InputError, match=message) as caught:
         parse_beam_profile(f"b.tif{options}", tmp_path)
     assert "z=0.5um,xy=0.1um" in str(caught.value)
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    write_imagej(tmp_path / "b.tif", noisy(draw()))
+    spec = f"{tmp_path}/b.tif"
+    first = read_bead_scan(spec)
+    assert read_bead_scan(spec) is first
+    write_imagej(tmp_path / "b.tif", noisy(draw(PLACES[:3])))
+    os.utime(tmp_path / "b.tif", ns=(0, 0))
+    assert len(read_bead_scan(spec).centres_px) == 3
 
 
 def test_unknown_spacing_names_the_remedy(tmp_path):

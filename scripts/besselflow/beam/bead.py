@@ -10,6 +10,8 @@ centres of mass, and the centre of mass of the mean counts as the stage position
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -94,6 +96,15 @@ def read_bead_scan(spec: str) -> BeadScan:
     InputError
         The file is no single stack, the distance of its planes is unknown, or no bead is usable.
     """
+    path = Path(split_tiff(spec)[0])
+    # The workflow asks for the beam of a sample many times while it plans its jobs.
+    state = path.stat() if path.is_file() else None
+    return _read_bead_scan(spec, state and (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=32)
+def _read_bead_scan(spec: str, state: tuple[int, int] | None) -> BeadScan:
+    """Do the work of `read_bead_scan` once per state of the file: modification time and size."""
     stack, spacing, pixel_size = _read(spec)
     path = split_tiff(spec)[0]
     if len(stack) < _FEWEST_PLANES:
