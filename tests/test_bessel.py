@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import j0, j1
@@ -164,6 +164,25 @@ def test_cut_ends_hold_the_documented_share(photons):
 def test_spellings_of_one_beam(spec):
     assert parse_bessel(spec) == BesselBeam(0.40, 0.43, 0.94, 1.33, 2)
     assert parse_beam_profile(spec).fwhm_um == pytest.approx(61, abs=0.5)
+
+
+@given(beams())
+def test_what_is_written_in_full_is_read_back(beam):
+    spec = (
+        f"bessel:NA={beam.na_inner!r}-{beam.na_outer!r},wavelength={beam.wavelength_um!r}um,"
+        f"n={beam.refractive_index!r},photons={beam.photons}"
+    )
+    # An exponent would hold a dash, which stands between the apertures.
+    assume("e-" not in spec)
+    assert parse_bessel(spec) == beam
+
+
+@given(st.text(alphabet="NAwavelengthphotons=,-.:0123456789um", max_size=40))
+def test_any_text_is_a_beam_or_a_message(text):
+    try:
+        parse_bessel(f"bessel:{text}")
+    except InputError as error:
+        assert str(error).startswith(f'beam profile "bessel:{text}": ')
 
 
 @pytest.mark.parametrize(
