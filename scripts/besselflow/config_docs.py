@@ -129,7 +129,8 @@ the same at all depths:
 - `bessel:...`, as for the profile, where the profile itself was measured in another way;
 - `gaussian:0.6um`: a Gaussian with a full width at half maximum of 0.6 µm;
 - the path of a TIFF with a z-stack of beads, or with the image of one bead, with the pixel size in
-  its metadata or behind it (`psf.tif:xy=0.1um`).
+  its metadata or behind it (`psf.tif:xy=0.1um`). A stack of beads shows the blur up to 3 µm from
+  the beam; rings further out are taken for background.
 
 The blur is made symmetric in y and x and holds 99 % of the light, as far as `tiling.halo` lets it
 reach; the log of `preprocess` warns where more than 5 % lie beyond. A larger halo takes in more.

@@ -15,10 +15,19 @@ from pathlib import Path
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter, maximum_filter, shift, uniform_filter
-from scipy.stats import theilslopes, trim_mean
+from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.stats import trim_mean
 
 from besselflow.acquisition import read_tiff_stack
+from besselflow.beam.bead_images import (
+    centred,
+    cleaned,
+    cut_out,
+    find_beads,
+    rim_of,
+    straightened,
+    tilt_of,
+)
 from besselflow.beam.profile import AxialProfile
 from besselflow.beam.spec import read_length_um, read_options, split_tiff
 from besselflow.errors import InputError
@@ -28,10 +37,6 @@ _REACH_UM = 3.0
 _REACH_PIXELS = 10
 _LEAST_REACH = 4
 _FEWEST_PLANES = 5
-# A bead stands out of the noise of the smoothed mean; what is dimmer than a fifth of the brightest
-# is taken for dirt or a side lobe (those of J0^2, the strongest, have 16 % of the centre).
-_SIGNIFICANCE = 8.0
-_DIMMEST = 0.2
 # The light at the ends of the stack, relative to the peak, above which a profile counts as cut.
 _CUT = 0.25
 _FAINTEST = 0.01
@@ -142,13 +147,13 @@ def read_lateral_image(spec: str) -> BeadImage:
     y, x = np.unravel_index(np.argmax(gaussian_filter(plane, 0.5)), plane.shape)
     reach = int(min(y, x, plane.shape[0] - 1 - y, plane.shape[1] - 1 - x))
     cut = plane[y - reach : y + reach + 1, x - reach : x + reach + 1]
-    cut = cut - trim_mean(_rim(cut[None]), 0.1, axis=1) if reach else cut
+    cut = cut - trim_mean(rim_of(cut[None]), 0.1, axis=1) if reach else cut
     if reach < 2 or cut.max() <= 0:
         raise InputError(
             f"{path}: no bead with dark surroundings lies in the image; give an image of one bead "
             f"in the middle, or a z-stack of beads"
         )
-    return BeadImage(_clean(_centred(cut)), pixel_size)
+    return BeadImage(cleaned(centred(cut)), pixel_size)
 
 
 def extract_beam(
@@ -182,14 +187,14 @@ def extract_beam(
     """
     stack = np.asarray(stack, float)
     reach = _reach(stack.shape[1:], pixel_size_um)
-    places, left_out = _find_beads(stack, reach, source)
-    cuts = [_cut_out(stack, place, reach) for place in places]
-    tilts = np.array([_tilt(cut) for cut in cuts])
+    places, left_out = find_beads(stack, reach, source)
+    cuts = [cut_out(stack, place, reach) for place in places]
+    tilts = np.array([tilt_of(cut) for cut in cuts])
     # The beam is tilted, not the beads: one tilt for all, by their median.
     tilt = np.median(tilts, axis=0)
     # Less than a tenth of a pixel from end to end is not worth an interpolation.
     tilt[np.abs(tilt) * len(stack) < 0.1] = 0.0
-    cuts = [_straightened(cut, tilt) for cut in cuts]
+    cuts = [straightened(cut, tilt) for cut in cuts]
     curves = np.array(
         [cut[:, reach - 1 : reach + 2, reach - 1 : reach + 2].mean((1, 2)) for cut in cuts]
     )
@@ -218,7 +223,7 @@ def extract_beam(
     images = [
         np.einsum("z,zyx->yx", _weights_along(curves[i]), cuts[i]) / curves[i].max() for i in kept
     ]
-    image = BeadImage(_clean(np.mean(images, axis=0)), pixel_size_um)
+    image = BeadImage(cleaned(np.mean(images, axis=0)), pixel_size_um)
     found = np.column_stack([centres, np.array(places)[kept]])
     return BeadScan(profile, image, found, left_out, (float(tilt[0]), float(tilt[1])))
 
@@ -252,94 +257,6 @@ def _reach(shape: tuple[int, int], pixel_size_um: tuple[float | None, float | No
     known = [size for size in pixel_size_um if size is not None]
     wanted = round(_REACH_UM / max(known)) if known else _REACH_PIXELS
     return max(_LEAST_REACH, min(wanted, min(shape) // 4))
-
-
-def _find_beads(stack: np.ndarray, reach: int, source: str) -> tuple[list[tuple[int, int]], int]:
-    """Return the pixels (y, x) of isolated beads, and how many others there are."""
-    mean = gaussian_filter(stack.mean(axis=0), 1.0)
-    background = np.median(mean)
-    noise = 1.4826 * np.median(np.abs(mean - background))
-    height = mean - background
-    threshold = max(_SIGNIFICANCE * noise, _DIMMEST * height.max(), 0.0)
-    peaks = np.argwhere((mean == maximum_filter(mean, 7)) & (height > threshold))
-    if not len(peaks):
-        raise InputError(
-            f"{source}: no bead stands out of the background; give a z-stack of bright, "
-            f"sub-resolution beads, or measure the profile elsewhere and give it as a CSV"
-        )
-    distance = np.abs(peaks[:, None] - peaks[None]).max(axis=2)
-    np.fill_diagonal(distance, 2 * max(stack.shape))
-    inside = (peaks >= reach).all(axis=1)
-    inside &= (peaks < np.array(stack.shape[1:]) - reach).all(axis=1)
-    good = inside & (distance.min(axis=1) > reach + 2)
-    if not good.any():
-        raise InputError(
-            f"{source}: {len(peaks)} beads were found, but each is nearer than {reach + 2} pixels "
-            f"to another or nearer than {reach} to the edge; image fewer beads, or a larger field"
-        )
-    return [(int(y), int(x)) for y, x in peaks[good]], int((~good).sum())
-
-
-def _cut_out(stack: np.ndarray, place: tuple[int, int], reach: int) -> np.ndarray:
-    """Return (Z, 2 reach + 1, 2 reach + 1) about a bead, without the background of each plane."""
-    y, x = place
-    cut = stack[:, y - reach : y + reach + 1, x - reach : x + reach + 1]
-    # The median of counts is a whole number, and the error of its rounding the same everywhere.
-    return cut - trim_mean(_rim(cut), 0.1, axis=1)[:, None, None]
-
-
-def _rim(cut: np.ndarray) -> np.ndarray:
-    """Return the outermost pixels of each plane, shape (Z, n)."""
-    inner = np.zeros(cut.shape[1:], bool)
-    inner[1:-1, 1:-1] = True
-    return cut[:, ~inner]
-
-
-def _tilt(cut: np.ndarray) -> tuple[float, float]:
-    """Return how many pixels (y, x) a bead moves per plane, from the bright planes."""
-    light = gaussian_filter(cut, (1.0, 1.0, 1.0)).max(axis=(1, 2))
-    bright = np.flatnonzero(light > light.max() / 2)
-    if len(bright) < 3:
-        return 0.0, 0.0
-    smooth = gaussian_filter(cut, (1.0, 1.0, 1.0))[bright]
-    centres = np.array([_peak(plane) for plane in smooth])
-    return tuple(float(theilslopes(centres[:, axis], bright)[0]) for axis in (0, 1))
-
-
-def _peak(plane: np.ndarray) -> tuple[float, float]:
-    """Return the peak of a smooth plane by a parabola through three pixels along each axis."""
-    y, x = np.unravel_index(np.argmax(plane), plane.shape)
-    centre = []
-    for index, line in ((y, plane[:, x]), (x, plane[y])):
-        at = float(index)
-        if 0 < index < len(line) - 1:
-            before, here, after = line[index - 1 : index + 2]
-            bend = before - 2 * here + after
-            at += 0.5 * (before - after) / bend if bend < 0 else 0.0
-        centre.append(at)
-    return centre[0], centre[1]
-
-
-def _straightened(cut: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    """Shift each plane so that the bead stands in the middle pixel of all."""
-    middle = (np.array(cut.shape[1:]) - 1) / 2
-    light = np.clip(cut[:, 1:-1, 1:-1].sum(axis=(1, 2)), 0, None)
-    # The plane in which the bead was found at its mean place.
-    pivot = float(np.sum(light * np.arange(len(cut))) / max(light.sum(), 1e-300))
-    moved = cut
-    if tilt.any():
-        steps = -tilt * (np.arange(len(cut)) - pivot)[:, None]
-        moved = np.stack(
-            [shift(p, s, order=3, mode="nearest") for p, s in zip(cut, steps, strict=True)]
-        )
-    offset = middle - _peak(gaussian_filter(moved.mean(axis=0), 1.0))
-    # Beyond a pixel it is another structure that is brightest; the place of the bead is known.
-    offset = np.clip(offset, -1, 1)
-    return shift(moved, (0.0, *offset), order=3, mode="nearest")
-
-
-def _centred(image: np.ndarray) -> np.ndarray:
-    return _straightened(image[None], np.zeros(2))[0]
 
 
 def _is_whole(curve: np.ndarray) -> bool:
@@ -382,29 +299,3 @@ def _weights_along(curve: np.ndarray) -> np.ndarray:
     smooth = uniform_filter(curve, 3)
     weights = np.where(smooth > 0.2 * smooth.max(), smooth, 0)
     return weights / weights.sum()
-
-
-def _clean(image: np.ndarray) -> np.ndarray:
-    """Make an image symmetric, remove what is noise, and normalise it.
-
-    The lateral operator is symmetric, so that its adjoint is itself; coma and the like are lost.
-    """
-    image = symmetrised(image)
-    y, x = (np.arange(n) - n // 2 for n in image.shape)
-    ring = np.rint(np.hypot(y[:, None], x[None])).astype(int)
-    pixels = np.bincount(ring.ravel())
-    far = image[ring > 0.75 * ring.max()]
-    image = image - far.mean()
-    mean = np.bincount(ring.ravel(), image.ravel()) / pixels
-    noise = 1.4826 * np.median(np.abs(far - np.median(far)))
-    # Four pixels of a ring are one measurement after the mirroring. Beyond the last ring that
-    # stands out, clipped noise would be a pedestal that carries more light than the side lobes.
-    visible = mean > np.maximum(3 * noise / np.sqrt(pixels / 4), 1e-3 * image.max())
-    image = np.where(ring <= np.flatnonzero(visible).max(), np.clip(image, 0, None), 0)
-    return image / image.sum()
-
-
-def symmetrised(image: np.ndarray) -> np.ndarray:
-    """Return the mean of an image (n, m) and its mirror images in y and x, to the last bit."""
-    image = (image + image[::-1]) / 2
-    return (image + image[:, ::-1]) / 2

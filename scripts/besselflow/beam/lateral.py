@@ -15,7 +15,8 @@ from scipy.ndimage import map_coordinates
 from scipy.signal import oaconvolve
 from scipy.special import erf
 
-from besselflow.beam.bead import BeadImage, read_lateral_image, symmetrised
+from besselflow.beam.bead import BeadImage, read_lateral_image
+from besselflow.beam.bead_images import symmetrised
 from besselflow.beam.bessel import BesselBeam, parse_bessel
 from besselflow.beam.spec import read_length_um, split_tiff
 from besselflow.errors import InputError
