@@ -12,14 +12,16 @@ import dask.array as da
 import numpy as np
 
 from besselflow.acquisition import read_stage_positions, read_tiff_stack
-from besselflow.beam import parse_beam_profile
+from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.corrections import counts_to_intensity, intensity_scale
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
 from besselflow.projection import AxialGrid
+from besselflow.slice_spacing import with_spacing
 from besselflow.store import Projections, write_projections
 
 _PIXELS_FOR_STATISTICS = 4_000_000
+_MUCH_OUTSIDE = 0.05
 
 
 def main(
@@ -27,11 +29,13 @@ def main(
     stage_positions: Path,
     ground_truth: Path | None,
     beam_profile: str,
-    voxel_size_um: tuple[float, float, float],
+    voxel_size_um: tuple[float | None, float, float],
     offset: float | None,
     gain: float | None,
     sample: str,
     projections_path: Path,
+    lateral_psf: str | None = None,
+    halo: int = 24,
 ) -> None:
     """Write the projection store.
 
@@ -44,13 +48,17 @@ def main(
     beam_profile : str
         Model or CSV path.
     voxel_size_um : tuple of float
-        (z, y, x).
+        (z, y, x); where z is None, the slices have a default distance.
     offset, gain : float or None
         Detector offset in counts, and counts per photon.
     sample : str
         Name of the sample.
     projections_path : path
         Store to write.
+    lateral_psf : str or None
+        ``beam``, a model, or the path of a TIFF; None where the beam blurs nothing laterally.
+    halo : int
+        Pixels that the lateral kernel may reach to each side.
     """
     stack = read_tiff_stack(acquisition)
     positions = read_stage_positions(stage_positions)
@@ -60,6 +68,14 @@ def main(
             f"{len(positions)}; correct the stage positions"
         )
     profile = parse_beam_profile(beam_profile)
+    by_default = voxel_size_um[0] is None
+    voxel_size_um = with_spacing(voxel_size_um, positions)
+    if by_default:
+        logger.info(
+            "slices of %g um, by default: the pixels are %g x %g um, and the stage steps by %g um",
+            *voxel_size_um,
+            np.median(np.diff(np.sort(positions))),
+        )
     order = np.argsort(positions)
     intensity = counts_to_intensity(stack.data[:, :, order], offset, gain)
     unit = "photons" if gain else "counts"
@@ -68,6 +84,17 @@ def main(
         grid = AxialGrid(0.0, voxel_size_um[0], slices)
     else:
         grid = AxialGrid.covering(profile, positions, voxel_size_um[0])
+    attributes = {
+        "sample": sample,
+        "spacing_by_default": by_default,
+        **describe(stack.data, intensity),
+    }
+    kernel = None
+    if lateral_psf is not None:
+        psf = read_lateral_psf(lateral_psf, beam_profile, tuple(voxel_size_um[1:]), halo)
+        kernel = psf.kernel
+        attributes["lateral_psf"] = {"source": psf.source, "outside": psf.outside}
+        announce(psf, halo)
     projections = Projections(
         data=intensity,
         positions_um=positions[order],
@@ -75,7 +102,8 @@ def main(
         grid=grid,
         pixel_size_um=tuple(voxel_size_um[1:]),
         unit=unit,
-        attributes={"sample": sample, **describe(stack.data, intensity)},
+        attributes=attributes,
+        lateral_kernel=kernel,
     )
     logger.info(
         "%d projections of %d x %d pixels, %d slices to reconstruct, intensity in %s",
@@ -87,6 +115,18 @@ def main(
     if unseen:
         logger.warning("%d of %d slices are seen by no projection", unseen, grid.n_slices)
     write_projections(projections_path, projections)
+
+
+def announce(psf: LateralPsf, halo: int) -> None:
+    """Log the size of the lateral kernel, and warn where it leaves out much light."""
+    logger.info("lateral blur of %d x %d pixels, from %s", *psf.kernel.shape, psf.source)
+    if psf.outside > _MUCH_OUTSIDE:
+        logger.warning(
+            "%.0f %% of the light of the lateral blur lie more than %d pixels from the beam and "
+            "are not accounted for; a larger tiling.halo takes in more of them",
+            100 * psf.outside,
+            halo,
+        )
 
 
 def describe(counts: da.Array, intensity: da.Array) -> dict[str, object]:
@@ -133,7 +173,7 @@ if __name__ == "__main__":
         acquisition=snakemake.input.acquisition,
         stage_positions=snakemake.input.stage_positions,
         ground_truth=snakemake.input.get("ground_truth") or None,
-        beam_profile=snakemake.params.beam_profile,
+        **snakemake.params.beam,
         **snakemake.params.settings,
         sample=snakemake.wildcards.sample,
         projections_path=snakemake.output.projections,

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from besselflow.beam import AxialProfile, parse_beam_profile
+from besselflow.beam import AxialProfile, LateralPsf, parse_beam_profile, read_lateral_psf
+from besselflow.beam.spec import absolute_spec
 from besselflow.sample_sheet import COLUMNS
 from besselflow.simulate import (
     AcquisitionFiles,
@@ -49,6 +50,7 @@ def main(
     name: str,
     with_ground_truth: bool = False,
     volume_offset: float = 0.0,
+    lateral_psf: str | None = None,
 ) -> str:
     """Simulate and write an acquisition, and describe it.
 
@@ -74,6 +76,8 @@ def main(
         Also write the volume in noise-free counts.
     volume_offset : float
         Value of the volume that stands for no light.
+    lateral_psf : str, optional
+        As in the sheet's column ``lateral_psf``; none by default.
 
     Returns
     -------
@@ -90,8 +94,19 @@ def main(
     volume = read_volume(volume_path, volume_offset)
     profile = parse_beam_profile(beam)
     positions = stage_positions(len(volume), voxel_size_um[0], profile, step_um)
+    psf = None
+    if lateral_psf is not None:
+        # Light travels further than a reconstruction accounts for: as far as the image is wide.
+        psf = read_lateral_psf(lateral_psf, beam, voxel_size_um[1:], max(volume.shape[1:]))
     acquisition = simulate_acquisition(
-        volume, profile, positions, voxel_size_um, detector, disturbance, seed
+        volume,
+        profile,
+        positions,
+        voxel_size_um,
+        detector,
+        disturbance,
+        seed,
+        lateral_kernel=None if psf is None else psf.kernel,
     )
     files = write_acquisition(
         out,
@@ -102,10 +117,13 @@ def main(
         detector,
         ground_truth=volume if with_ground_truth else None,
     )
-    row = sheet_row(name, files, voxel_size_um, detector)
+    # The beam's own model is not in the CSV that stands for it in the sheet.
+    shown = "" if psf is None else absolute_spec(psf.source)
+    row = sheet_row(name, files, voxel_size_um, detector, lateral_psf=shown)
     return "\n".join(
         [
             *describe(acquisition, profile, step_um, detector),
+            *([] if psf is None else describe_blur(psf)),
             "",
             "To reconstruct it, paste this into config/samples.tsv:",
             "\t".join(SHEET_COLUMNS),
@@ -178,12 +196,23 @@ def describe(
     return lines
 
 
+def describe_blur(psf: LateralPsf) -> list[str]:
+    """Return a sentence about the lateral blur."""
+    peak = 100 * psf.kernel.max()
+    size = " x ".join(map(str, psf.kernel.shape))
+    return [
+        f"The lateral blur {psf.source} covers {size} pixels, and {peak:.0f} % of its light fall "
+        f"into the central one."
+    ]
+
+
 def sheet_row(
     name: str,
     files: AcquisitionFiles,
     voxel_size_um: Sequence[float],
     detector: Detector,
     relative_to: Path | None = None,
+    lateral_psf: str = "",
 ) -> dict[str, str]:
     """Return the row of a sample sheet, paths relative to the folder of the sheet or absolute."""
 
@@ -207,6 +236,7 @@ def sheet_row(
         "role": "test",
         "offset": f"{detector.offset:g}",
         "gain": f"{detector.gain:g}",
+        "lateral_psf": lateral_psf,
     }
 
 
@@ -230,7 +260,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add = parser.add_argument
     add("volume", type=Path, metavar="VOLUME.tif", help="TIFF with the axes Z, Y, X")
-    add("--beam", required=True, help="box:6um, gaussian:12um, or a CSV with dz_um,weight")
+    add("--beam", required=True, help="as in the sheet: box:6um, bessel:NA=..., or a file")
+    add("--lateral-psf", metavar="PSF", help="beam, gaussian:0.6um, or a TIFF (default none)")
     add("--step", type=float, required=True, metavar="UM", help="stage step in micrometres")
     add(
         "--voxel-size",
@@ -298,6 +329,7 @@ if __name__ == "__main__":
                 args.name,
                 args.ground_truth,
                 args.volume_offset,
+                args.lateral_psf,
             )
         )
     except (ValueError, OSError) as error:

@@ -87,17 +87,21 @@ def test_imagej_hyperstack_with_calibration(tmp_path):
 )
 def test_ome_pixel_size_is_in_micrometres(tmp_path, unit, size):
     path = tmp_path / "a.ome.tif"
-    metadata = {"axes": "ZYX", "PhysicalSizeX": 2 * (size or 1), "PhysicalSizeY": size or 1}
+    sizes = {"Z": 3 * (size or 1), "Y": size or 1, "X": 2 * (size or 1)}
+    metadata = {"axes": "ZYX"} | {f"PhysicalSize{axis}": value for axis, value in sizes.items()}
     if unit is not None:
-        metadata |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+        metadata |= {f"PhysicalSize{axis}Unit": unit for axis in sizes}
     tifffile.imwrite(path, CANONICAL[0, 0], metadata=metadata)
     expected = (None, None) if size is None else (pytest.approx(0.4), pytest.approx(0.8))
-    assert read_tiff_stack(path).pixel_size_um == expected
+    stack = read_tiff_stack(path)
+    assert stack.pixel_size_um == expected
+    assert stack.spacing_um == (None if size is None else pytest.approx(1.2))
 
 
 def test_pixel_size_is_unknown_without_metadata(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", CANONICAL[0, 0], metadata={"axes": "ZYX"})
-    assert read_tiff_stack(tmp_path / "a.tif").pixel_size_um == (None, None)
+    stack = read_tiff_stack(tmp_path / "a.tif")
+    assert stack.pixel_size_um == (None, None) and stack.spacing_um is None
 
 
 @pytest.mark.parametrize("share", [0.005, 0.02, 0.3, 0.7, 0.999])

@@ -206,6 +206,18 @@ def test_positions_in_millimetres_and_nanometres(lab):
     assert "1000 times the length of the beam" in lab.problem(ground_truth="").message
 
 
+def test_default_slices_pass_and_are_compared_with_the_beam(lab):
+    free = lab.test | {"ground_truth": "", "voxel_size_z_um": ""}
+    assert lab.check(free).tests[0].voxel_size_um == (None, 0.5, 0.5)
+    # A step of 6 um makes slices of 0.75 um.
+    problem = lab.problem(ground_truth="", voxel_size_z_um="", beam_profile="box:0.7um")
+    assert "does not cover a slice of 0.75 um" in problem.message
+    lab.write_stage(POSITIONS / 1e3)
+    assert "look like millimetres" in lab.problem(ground_truth="", voxel_size_z_um="").message
+    (lab.folder / "a.csv").write_text("projection,z\n")
+    assert lab.problem(ground_truth="", voxel_size_z_um="").column == "stage_positions"
+
+
 @pytest.mark.parametrize("positions", [[2.5, 8.5, 40], [-30, 2.5, 8.5]])
 def test_positions_outside_the_ground_truth(lab, positions):
     lab.write_stage(positions)
@@ -234,6 +246,32 @@ def test_wrong_beam(lab, profile, message):
     problem = lab.problem(beam_profile=profile)
     assert problem.column == "beam_profile"
     assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("psf", "message"),
+    [
+        ("beam", 'the beam profile "box:6um" has no lateral part'),
+        ("gaussian:0.6mm", 'the full width at half maximum "0.6mm" has the unit "mm"'),
+        ("psf.tif", "do not state the pixel size"),
+        ("text.tif", "not a readable TIFF"),
+    ],
+)
+def test_wrong_lateral_blur(lab, psf, message):
+    image = np.zeros((21, 21), np.float32)
+    image[8:13, 8:13] = 1
+    write_tiff(lab.folder / "psf.tif", image)
+    (lab.folder / "text.tif").write_text("text")
+    problem = lab.problem(lateral_psf=psf)
+    assert problem.column == "lateral_psf"
+    assert message in problem.message
+
+
+def test_wrong_beam_is_reported_once(lab):
+    wrong = "bessel:NA=0.43-0.40,wavelength=0.94um"
+    assert lab.problem(beam_profile=wrong, lateral_psf="beam").column == "beam_profile"
+    right = "bessel:NA=0.30-0.60,wavelength=0.94um"
+    assert len(lab.check(lab.test | {"beam_profile": right, "lateral_psf": "beam"}).tests) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from besselflow.beam import AxialProfile, box_profile, gaussian_profile
 from besselflow.lateral import LateralBlur
@@ -283,6 +284,29 @@ def test_matrix_is_the_integral_of_the_profile_over_each_slice(profile, position
     matrix = operator_of(profile, positions).matrix
     # A sample next to a jump of the profile may fall on the wrong side of it.
     np.testing.assert_allclose(matrix, expected, atol=density.max() * GRID.spacing_um / fine * 2)
+
+
+@given(
+    st.floats(0.2, 20), st.floats(-30, 30), st.floats(0.1, 5), st.floats(-5, 5), st.integers(1, 60)
+)
+@settings(max_examples=200, deadline=None)
+def test_box_weights_are_the_overlap_of_two_intervals(length, position, spacing, first, n_slices):
+    """Positions are real numbers: nothing is rounded to slices, and a shift is a shift."""
+    grid = AxialGrid(first, spacing, n_slices)
+    low = np.maximum(grid.centres_um - spacing / 2, position - length / 2)
+    high = np.minimum(grid.centres_um + spacing / 2, position + length / 2)
+    expected = np.maximum(high - low, 0) / length
+    assume(expected.sum() > 1e-6)
+    matrix = AxialProjection.from_geometry(box_profile(length), np.array([position]), grid).matrix
+    np.testing.assert_allclose(matrix[0], expected, atol=1e-12)
+
+
+def test_gaussian_weights_at_a_real_position_follow_the_normal_distribution():
+    grid, position, sigma = AxialGrid(0.0, 0.7, 40), 13.3711, 6 / 2.354820045
+    matrix = AxialProjection.from_geometry(gaussian_profile(6.0), np.array([position]), grid).matrix
+    edges = (np.append(grid.centres_um, grid.centres_um[-1] + 0.7) - 0.35 - position) / sigma
+    expected = np.diff(norm.cdf(np.clip(edges, -3, 3))) / (norm.cdf(3) - norm.cdf(-3))
+    np.testing.assert_allclose(matrix[0], expected, atol=1e-5)
 
 
 def test_window_of_six_slices_averages_six_slices():

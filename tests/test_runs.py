@@ -119,6 +119,17 @@ def test_wrong_configuration_is_refused(facility):
         Run.prepare({**facility.values(), "resutls": "x"})
 
 
+def test_distance_of_the_slices_by_default(facility):
+    sheet = facility.folder / "samples.tsv"
+    sheet.write_text(sheet.read_text().replace("box:6um\t1\t", "box:6um\t\t"))
+    run = facility.prepare()
+    # Steps of 6 and 5 um support slices of 0.75 and 0.625 um.
+    assert run.geometry_of("a").voxel_size_um == (0.75, 0.5, 0.5)
+    assert run.geometry_of("b").voxel_size_um == (0.625, 0.5, 0.5)
+    assert run.row_of("a")["voxel size (z, y, x) in um"] == "0.75, 0.5, 0.5 (z by default)"
+    assert run.trains["t"].voxel_size_um == (1.0, 0.5, 0.5)
+
+
 def test_samples_of_one_setup_share_a_prior(facility):
     run = facility.prepare()
     geometry = run.geometry_of("a")

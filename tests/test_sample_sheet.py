@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from besselflow.beam.spec import file_of
 from besselflow.errors import ProblemsError
 from besselflow.sample_sheet import COLUMNS, RESERVED_NAMES, read_sheet
 
@@ -20,6 +21,7 @@ TEST = {
     "role": "test",
     "offset": "100",
     "gain": "",
+    "lateral_psf": "",
 }
 TRAIN = TEST | {
     "sample": "t",
@@ -110,6 +112,39 @@ def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, 
 
 
 @pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("beads.tif", "{folder}/beads.tif"),
+        ("beads.tif:0.5um", "{folder}/beads.tif:0.5um"),
+        ("beads.tif: z=0.5um,xy=0.1um", "{folder}/beads.tif:z=0.5um,xy=0.1um"),
+        ("bessel:NA=0.4-0.43,wavelength=0.94um", "bessel:NA=0.4-0.43,wavelength=0.94um"),
+    ],
+)
+def test_beams_from_files_and_models(folder, cell, expected):
+    (folder / "beads.tif").write_text("beads")
+    (sample,) = read_sheet(write(folder, TEST | {"beam_profile": cell})).samples
+    assert sample.beam_profile == expected.format(folder=folder)
+    path = file_of(sample.beam_profile)
+    assert path == (folder / "beads.tif" if "beads" in cell else None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("", None),
+        ("beam", "beam"),
+        ("Beam", "beam"),
+        ("gaussian:0.6um", "gaussian:0.6um"),
+        ("beads.tif:xy=0.1um", "{folder}/beads.tif:xy=0.1um"),
+    ],
+)
+def test_lateral_blur(folder, cell, expected):
+    (folder / "beads.tif").write_text("beads")
+    (sample,) = read_sheet(write(folder, TEST | {"lateral_psf": cell})).samples
+    assert sample.lateral_psf == (expected and expected.format(folder=folder))
+
+
+@pytest.mark.parametrize(
     ("column", "value", "message", "remedy"),
     [
         ("sample", "", "no name", "unique name"),
@@ -123,7 +158,7 @@ def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, 
         ("role", "Test", "unknown role", 'did you mean "test"?'),
         ("role", "trian", "unknown role", 'did you mean "train"?'),
         ("role", "xyz", "unknown role", "write test or train"),
-        ("voxel_size_z_um", "", "missing", "micrometres"),
+        ("voxel_size_y_um", "", "missing", "micrometres"),
         ("voxel_size_z_um", "one", "not a finite number", "such as 0.5"),
         ("voxel_size_z_um", "nan", "not a finite number", "such as 0.5"),
         ("voxel_size_y_um", "inf", "not a finite number", "such as 0.5"),
@@ -150,6 +185,9 @@ def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, 
         ("ground_truth", "b.tif", "no such file", "correct the path"),
         ("beam_profile", "", "a test sample needs it", "box:6um"),
         ("beam_profile", "b.csv", "neither a model nor an existing file", "box:6um"),
+        ("lateral_psf", "b.tif", "neither a model nor an existing file", "gaussian:0.6um"),
+        ("lateral_psf", "yes", "neither a model nor an existing file", "write beam, or"),
+        ("beam_profile", "b.tif:0.5um", "neither a model nor an existing file", "bead stack"),
     ],
 )
 def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy):
@@ -164,6 +202,22 @@ def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy
     assert problem.sample == (name or None)
     assert list(sheet.rejected) == [name or "row 3"]
     assert [sample.name for sample in sheet.samples] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "row", [TEST | {"ground_truth": "a_truth.tif"}, TRAIN], ids=["test", "train"]
+)
+def test_slices_of_a_ground_truth_need_their_distance(folder, row):
+    row = row | {"sample": "b", "voxel_size_z_um": ""}
+    (problem,) = read_sheet(write(folder, TEST, row)).problems
+    assert (problem.row, problem.column) == (3, "voxel_size_z_um")
+    assert "a ground truth needs it" in problem.message
+    assert "distance of its slices" in problem.remedy
+
+
+def test_distance_of_the_slices_may_be_left_open(folder):
+    (sample,) = read_sheet(write(folder, TEST | {"voxel_size_z_um": ""})).samples
+    assert sample.voxel_size_um == (None, 0.5, 0.4)
 
 
 def test_negative_offset_is_fine(folder):
@@ -187,7 +241,7 @@ def test_duplicate_names_exclude_all_their_rows(folder, other, message):
 
 
 def test_all_problems_of_all_rows_at_once(folder):
-    bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_z_um": ""}
+    bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_y_um": ""}
     sheet = read_sheet(write(folder, TEST, bad | {"sample": "b"}, bad | {"sample": "c"}))
     assert {name: len(found) for name, found in sheet.rejected.items()} == {"b": 4, "c": 4}
 
@@ -234,7 +288,7 @@ def test_wrong_separator_of_one_row(folder):
     path.write_text("\n".join([header, good, bad.replace("\t", ";")]))
     (problem,) = refusal(path)
     assert problem.row == 3
-    assert "the row has 1 cells, but the header has 11" in problem.message
+    assert "the row has 1 cells, but the header has 12" in problem.message
     assert "semicolons" in problem.remedy
 
 
@@ -257,8 +311,8 @@ def test_rows_of_wrong_length_are_listed_with_all_else(folder):
     path.write_text("\n".join(lines))
     found = refusal(path)
     assert [problem.row for problem in found] == [2, 3, 4]
-    assert "10 cells" in found[0].message
-    assert "12 cells" in found[1].message
+    assert "11 cells" in found[0].message
+    assert "13 cells" in found[1].message
     assert found[2].column == "gain"
 
 

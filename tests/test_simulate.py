@@ -11,7 +11,14 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 import simulate_acquisition as simulate_acquisition_script
-from besselflow.beam import AxialProfile, box_profile, gaussian_profile, parse_beam_profile
+from besselflow.beam import (
+    AxialProfile,
+    blur,
+    box_profile,
+    gaussian_profile,
+    parse_beam_profile,
+    read_lateral_psf,
+)
 from besselflow.simulate import (
     Detector,
     Disturbance,
@@ -147,6 +154,33 @@ def test_seed_decides_the_noise_and_nothing_else(volume):
     assert not np.array_equal(first.counts, other.counts)
     calm = [simulate_acquisition(volume, BOX, positions, VOXEL, seed=s).photons for s in (1, 2)]
     assert np.array_equal(*calm)
+
+
+def test_lateral_blur_keeps_the_light_and_widens_points(volume):
+    kernel = read_lateral_psf("gaussian:2um", None, VOXEL[1:], 9).kernel
+    flat = simulate_acquisition(np.ones_like(volume), BOX, [2.5], VOXEL, lateral_kernel=kernel)
+    assert np.allclose(flat.photons, 300)
+    point = np.zeros_like(volume)
+    point[2, 20, 20] = 1
+    seen = simulate_acquisition(point, BOX, [2.5], VOXEL, lateral_kernel=kernel).photons[0]
+    reach = len(kernel) // 2
+    window = slice(20 - reach, 21 + reach)
+    assert np.allclose(seen[window, window], 300 / 6 * kernel)
+    assert seen.sum() == pytest.approx(300 / 6)
+    assert seen.min() >= 0
+
+
+def test_axial_projection_and_lateral_blur_commute(volume):
+    kernel = read_lateral_psf("bessel:NA=0.3-0.6,wavelength=0.94um", None, VOXEL[1:], 40).kernel
+    positions = stage_positions(24, 1.0, BOX, 6.0)
+    after = simulate_acquisition(volume, BOX, positions, VOXEL, lateral_kernel=kernel).photons
+    before = simulate_acquisition(blur(volume, kernel), BOX, positions, VOXEL).photons
+    assert np.allclose(after, before, atol=1e-6)
+
+
+def test_even_kernels_are_refused(volume):
+    with pytest.raises(ValueError, match="two odd sizes"):
+        simulate_acquisition(volume, BOX, [2.5], VOXEL, lateral_kernel=np.ones((2, 3)) / 6)
 
 
 def test_bleaching_is_exponential_and_ends_at_its_share(volume):
@@ -359,6 +393,27 @@ def test_command_line_describes_what_it_simulated(tmp_path, volume):
         volume / peak, BOX, stage_positions(24, 1.0, BOX, 8.0), VOXEL, seed=4
     )
     assert np.array_equal(tifffile.imread(tmp_path / sheet["acquisition"]), expected.counts)
+
+
+def test_command_line_blurs_laterally_and_says_how_in_the_row(tmp_path, volume):
+    write_volume(tmp_path / "v.ome.tif", volume, VOXEL)
+    beam = "bessel:NA=0.30-0.60,wavelength=0.94um"
+    options = ["--step", 4, "--voxel-size", 1, 0.2, 0.2, "--out", "plan", "--name", "first"]
+    done = run("v.ome.tif", "--beam", beam, "--lateral-psf", "beam", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"The lateral blur {beam} covers" in done.stdout
+    header, row = (line.split("\t") for line in done.stdout.splitlines()[-2:])
+    assert dict(zip(header, row, strict=True))["lateral_psf"] == beam
+    profile = parse_beam_profile(beam)
+    expected = simulate_acquisition(
+        volume / volume.max(),
+        profile,
+        stage_positions(24, 1.0, profile, 4.0),
+        (1.0, 0.2, 0.2),
+        lateral_kernel=read_lateral_psf(beam, None, (0.2, 0.2), 44).kernel,
+    )
+    found = tifffile.imread(tmp_path / "plan" / "first.ome.tif")
+    assert np.array_equal(found, expected.counts)
 
 
 @pytest.mark.parametrize(

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from besselflow.acquisition import Stack, read_stage_positions, read_tiff_stack
-from besselflow.beam import AxialProfile, parse_beam_profile
+from besselflow.beam import AxialProfile, parse_beam_profile, read_lateral_psf
 from besselflow.errors import InputError, Problem
 from besselflow.projection import AxialGrid
 from besselflow.sample_sheet import Sample, Sheet, problems_by_sample
+from besselflow.slice_spacing import with_spacing
 
 _SMALLEST_IMAGE = 16
 _SMALLEST_TRAINING = (16, 32, 32)
 _PIXEL_SIZE_TOLERANCE = 0.05
 _LEAST_SEEN = 0.01
 _LARGEST_STEP = 50.0
+# What is wrong with a lateral kernel does not depend on how far it reaches, in pixels.
+_SOME_REACH = 8
 
 _T = TypeVar("_T")
 
@@ -169,11 +172,23 @@ def _check_test(findings: _Findings) -> Stack | None:
     if stack is not None:
         _check_acquisition(findings, stack)
     positions = _check_positions(findings, stack)
+    if positions is not None:
+        voxel_size = with_spacing(sample.voxel_size_um, positions)
+        findings = replace(findings, sample=replace(sample, voxel_size_um=voxel_size))
     profile = findings.attempt(
         "beam_profile", sample.beam_profile, lambda: parse_beam_profile(sample.beam_profile)
     )
     if profile is not None:
         _check_profile(findings, profile, positions)
+    # Where the beam is wrong already, what is derived from it need not be reported as well.
+    if sample.lateral_psf is not None and (profile is not None or sample.lateral_psf != "beam"):
+        findings.attempt(
+            "lateral_psf",
+            sample.lateral_psf,
+            lambda: read_lateral_psf(
+                sample.lateral_psf, sample.beam_profile, sample.voxel_size_um[1:], _SOME_REACH
+            ),
+        )
     if sample.ground_truth is None:
         return None
     truth = findings.attempt(
@@ -280,7 +295,7 @@ def _check_positions(findings: _Findings, stack: Stack | None) -> np.ndarray | N
             "list every projection of the stack once",
         )
         return None
-    spacing, length = sample.voxel_size_um[0], float(np.ptp(positions))
+    spacing, length = with_spacing(sample.voxel_size_um, positions)[0], float(np.ptp(positions))
     if len(positions) > 1 and length < spacing:
         findings.report(
             "stage_positions",
@@ -297,7 +312,7 @@ def _check_profile(
     findings: _Findings, profile: AxialProfile, positions: np.ndarray | None
 ) -> None:
     sample, spacing = findings.sample, findings.sample.voxel_size_um[0]
-    if profile.extent_um < spacing:
+    if spacing is not None and profile.extent_um < spacing:
         findings.report(
             "beam_profile",
             sample.beam_profile,

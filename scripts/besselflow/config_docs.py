@@ -73,7 +73,15 @@ be uneven.
 ### Beam profile
 
 `box:6um` is a beam that is uniform over 6 µm, `gaussian:12um` one with a full width at half maximum
-of 12 µm. A measured profile is a comma-separated file:
+of 12 µm. `bessel:NA=0.40-0.43,wavelength=0.94um,n=1.33,photons=2` computes the profile from the
+optics: inner and outer NA of the annulus in the pupil, wavelength of the excitation in vacuum (um
+or nm), refractive index of the immersion medium (1.33 if left out), and the number of photons
+absorbed together (1, 2 or 3; 2 if left out). The annulus counts as evenly lit and the objective as
+free of aberrations; a beam that was measured is better known than one that was computed. The
+profile is the excitation on the axis without its faint ends, which hold 1 % of it (5 % for one
+photon, whose side lobes fall off slowly).
+
+A measured profile is a comma-separated file:
 
 ```csv
 dz_um,weight
@@ -85,6 +93,47 @@ dz_um,weight
 `dz_um` is the depth relative to the stage position in micrometres, evenly spaced and increasing;
 each row is a bin as wide as the spacing. `weight` is the light collected from that bin, on any
 scale; weights are not negative, and are normalised to the sum 1.
+
+A z-stack of sub-resolution beads in a TIFF, such as `beads.tif`, does as well. Distances of planes
+and pixels come from its OME or ImageJ metadata; `beads.tif:z=0.5um,xy=0.1um` overrules them, and
+`beads.tif:0.5um` gives the planes alone. Beads that stand out of the background and have neither
+another bead nor the edge of the image within 3 µm are averaged, aligned at their centres of mass;
+a tilt of the beam is followed. A stack of beads doesn't know at which stage position the beam is at
+which depth: the centre of mass of the profile counts as the stage position. The stack has to reach
+beyond the beam on both sides. Look at what is extracted with
+
+```sh
+python scripts/extract_beam_profile.py beads.tif --out beam.csv --picture beam.png
+```
+
+whose CSV can stand in the sheet instead of the stack, shifted where the stage position is known
+better.
+
+### Slices of the output
+
+`voxel_size_z_um` is yours to choose, and slices are the finer the more time they take. Stage
+positions need not be multiples of it: the profile is integrated over each slice where the beam
+really stands. Left empty, the slices are as far apart as the pixels are wide (mean of y and x),
+but at least an eighth of the stage step (the median distance of the positions), since finer ones
+hold nothing that was measured; the log of `preprocess` says what was chosen. The first and the last
+slice are the outermost that any projection sees. With a ground truth, its slices are those of the
+output, and their distance has to be given.
+
+### Lateral blur
+
+An ideal Bessel beam has rings around it that carry about half of the two-photon signal. With
+something in the column `lateral_psf`, the beam is an axial profile times a lateral blur, which is
+the same at all depths:
+
+- `beam`: the blur of the Bessel model, or of the bead stack, in `beam_profile`;
+- `bessel:...`, as for the profile, where the profile itself was measured in another way;
+- `gaussian:0.6um`: a Gaussian with a full width at half maximum of 0.6 µm;
+- the path of a TIFF with a z-stack of beads, or with the image of one bead, with the pixel size in
+  its metadata or behind it (`psf.tif:xy=0.1um`). A stack of beads shows the blur up to 3 µm from
+  the beam; rings further out are taken for background.
+
+The blur is made symmetric in y and x and holds 99 % of the light, as far as `tiling.halo` lets it
+reach; the log of `preprocess` warns where more than 5 % lie beyond. A larger halo takes in more.
 
 ## The keys
 
@@ -154,6 +203,7 @@ def sheet_template() -> str:
         "acquisition": "",
         "stage_positions": "",
         "beam_profile": "",
+        "lateral_psf": "",
     }
     train = [by_name.get(column.name, column.example) for column in COLUMNS]
     rows = [[column.name for column in COLUMNS], ["# " + test[0], *test[1:]]]

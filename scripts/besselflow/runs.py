@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from besselflow.acquisition import read_stage_positions
-from besselflow.beam import parse_beam_profile
+from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.failures import Failure
 from besselflow.sample_sheet import Sample, read_sheet
+from besselflow.slice_spacing import with_spacing
 from besselflow.store import write_json
 
 _MEMORY = ".exclusions.json"
@@ -99,11 +100,14 @@ class Run:
     def geometry_of(self, sample: str) -> Geometry:
         """Return the geometry that a sample's prior is trained for."""
         row = self.tests[sample]
-        return Geometry.of(
-            parse_beam_profile(row.beam_profile),
-            read_stage_positions(row.stage_positions),
-            row.voxel_size_um,
-        )
+        positions = read_stage_positions(row.stage_positions)
+        voxel_size_um, kernel = with_spacing(row.voxel_size_um, positions), None
+        if row.lateral_psf is not None:
+            reach = self.config.tiling.halo
+            kernel = read_lateral_psf(
+                row.lateral_psf, row.beam_profile, voxel_size_um[1:], reach
+            ).kernel
+        return Geometry.of(parse_beam_profile(row.beam_profile), positions, voxel_size_um, kernel)
 
     def geometry_of_key(self, key: str) -> Geometry:
         """Return the geometry with an identifier, which one of the samples has."""
@@ -113,15 +117,18 @@ class Run:
     def row_of(self, sample: str) -> dict[str, str]:
         """Return a sample's row of the sheet as text, for its report."""
         row = self.tests[sample]
-        z, y, x = row.voxel_size_um
+        positions = read_stage_positions(row.stage_positions)
+        z, y, x = with_spacing(row.voxel_size_um, positions)
+        note = " (z by default)" if row.voxel_size_um[0] is None else ""
         cells = {
             "acquisition": row.acquisition,
             "stage_positions": row.stage_positions,
             "beam_profile": row.beam_profile,
-            "voxel size (z, y, x) in um": f"{z:g}, {y:g}, {x:g}",
+            "voxel size (z, y, x) in um": f"{z:g}, {y:g}, {x:g}{note}",
             "ground_truth": row.ground_truth,
             "offset": row.offset,
             "gain": row.gain,
+            "lateral_psf": row.lateral_psf,
             **row.extra,
         }
         return {key: str(value) for key, value in cells.items() if value not in (None, "")}

@@ -2,11 +2,12 @@ r"""Acquisitions of a known volume under any beam and detector, as a microscope 
 
 The model of a recorded count is
 
-.. math:: c_p = \mathrm{offset} + \mathrm{gain} \cdot \mathrm{Poisson}(b_p \, [A v_p])
+.. math:: c_p = \mathrm{offset} + \mathrm{gain} \cdot \mathrm{Poisson}(b_p \, K [A v_p])
           + \mathrm{Normal}(0, \mathrm{read\ noise}),
 
-with the axial projection A, the volume :math:`v_p` displaced by the drift so far, and the share
-:math:`b_p` of the fluorophores that are not bleached yet.
+with the axial projection A, the lateral blur K of the beam (none by default), the volume
+:math:`v_p` displaced by the drift so far, and the share :math:`b_p` of the fluorophores that are
+not bleached yet.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import tifffile
 from scipy.ndimage import shift
 
-from besselflow.beam import AxialProfile
+from besselflow.beam import AxialProfile, blur
 from besselflow.projection import AxialGrid, AxialProjection
 
 _TOLERANCE = 1e-6
@@ -228,6 +229,7 @@ def simulate_acquisition(
     detector: Detector | None = None,
     disturbance: Disturbance | None = None,
     seed: int = 0,
+    lateral_kernel: np.ndarray | None = None,
 ) -> SimulatedAcquisition:
     """Record a volume with a stepped beam.
 
@@ -246,6 +248,8 @@ def simulate_acquisition(
         None by default.
     seed : int
         Of the noise and the disturbance.
+    lateral_kernel : numpy.ndarray, shape (n, m), optional
+        Lateral blur of the beam: odd sizes, not negative, sum 1.
 
     Returns
     -------
@@ -276,6 +280,8 @@ def simulate_acquisition(
 
     # A lateral displacement commutes with a projection along z, and here it is cheaper after it.
     photons = detector.photons * operator.forward(volume.astype(float))
+    if lateral_kernel is not None:
+        photons = blur(photons, lateral_kernel)
     if disturbance.drift_um > 0:
         pixels = drift_um / voxel[1:]
         photons = np.stack(

@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
 from besselflow import failures
+from besselflow.beam.spec import file_of
 from besselflow.config import BASELINES
 from besselflow.errors import InputError
 from besselflow.job import CONTROLLER_VARIABLE

@@ -44,11 +44,24 @@ def preprocess_inputs(wildcards):
         "acquisition": str(sample.acquisition),
         "stage_positions": str(sample.stage_positions),
     }
-    if Path(sample.beam_profile).is_file():
-        inputs["beam_profile"] = sample.beam_profile
+    beam = file_of(sample.beam_profile)
+    if beam is not None:
+        inputs["beam_profile"] = str(beam)
+    lateral = file_of(sample.lateral_psf)
+    if lateral is not None:
+        inputs["lateral_psf"] = str(lateral)
     if sample.ground_truth is not None:
         inputs["ground_truth"] = str(sample.ground_truth)
     return inputs
+
+
+def beam_settings(wildcards):
+    """Mention the halo only where it matters, so that a change of it repeats nothing else."""
+    sample = sample_of(wildcards)
+    settings = {"beam_profile": sample.beam_profile}
+    if sample.lateral_psf is not None:
+        settings |= {"lateral_psf": sample.lateral_psf, "halo": CONFIG.tiling.halo}
+    return settings
 
 
 def intensity_settings(wildcards):

@@ -14,7 +14,7 @@ rule preprocess:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        beam_profile=lambda wildcards: sample_of(wildcards).beam_profile,
+        beam=beam_settings,
         settings=intensity_settings,
     message:
         "{wildcards.sample}: reading the projections"

@@ -64,11 +64,14 @@ class Stack:
         The file.
     pixel_size_um : tuple of (float or None), (y, x)
         Where the file's OME or ImageJ metadata state it.
+    spacing_um : float or None
+        Distance of the slices, where the metadata state it.
     """
 
     data: da.Array
     path: Path
     pixel_size_um: tuple[float | None, float | None]
+    spacing_um: float | None = None
 
 
 def read_tiff_stack(path: Path | str) -> Stack:
@@ -112,7 +115,7 @@ def read_tiff_stack(path: Path | str) -> Stack:
             axes, shape, dtype = series.axes, series.shape, series.dtype
             _check_whole(tif, path)
             names = _canonical_names(axes, shape, dtype, path)
-            pixel_size = _ome_pixel_size(tif) if tif.is_ome else _imagej_pixel_size(tif)
+            spacing, *pixel_size = _ome_voxel_size(tif) if tif.is_ome else _imagej_voxel_size(tif)
         store = tifffile.imread(path, aszarr=True, series=0, level=0)
         data = da.from_zarr(zarr.open_array(store, mode="r"))
     except PermissionError as error:
@@ -126,7 +129,7 @@ def read_tiff_stack(path: Path | str) -> Stack:
     data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")].transpose(
         *_order(names)
     )
-    return Stack(data, path, pixel_size)
+    return Stack(data, path, tuple(pixel_size), spacing)
 
 
 def _canonical_names(axes: str, shape: tuple[int, ...], dtype: np.dtype, path: Path) -> str:
@@ -234,25 +237,28 @@ def _truncated(path: Path, what: str, end: int, size: int) -> InputError:
     )
 
 
-def _ome_pixel_size(tif: tifffile.TiffFile) -> tuple[float | None, float | None]:
+def _ome_voxel_size(tif: tifffile.TiffFile) -> tuple[float | None, ...]:
+    """Return (z, y, x) in micrometres, None where it is not stated."""
     root = ElementTree.fromstring(tif.ome_metadata)
     pixels = next((node for node in root.iter() if node.tag.endswith("}Pixels")), None)
     if pixels is None:
-        return (None, None)
+        return (None, None, None)
     return tuple(
         _in_micrometres(
             pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
         )
-        for axis in "YX"
+        for axis in "ZYX"
     )
 
 
-def _imagej_pixel_size(tif: tifffile.TiffFile) -> tuple[float | None, float | None]:
+def _imagej_voxel_size(tif: tifffile.TiffFile) -> tuple[float | None, ...]:
+    """Return (z, y, x) in micrometres, None where it is not stated."""
     # ImageJ gives pixels per unit as the resolution tags and names the unit in its description.
-    unit = (tif.imagej_metadata or {}).get("unit")
+    described = tif.imagej_metadata or {}
+    unit = described.get("unit")
     if unit is None:
-        return (None, None)
-    tags, sizes = tif.pages[0].tags, []
+        return (None, None, None)
+    tags, sizes = tif.pages[0].tags, [_in_micrometres(described.get("spacing"), unit)]
     for name in ("YResolution", "XResolution"):
         pixels, units = tags[name].value if name in tags else (0, 1)
         sizes.append(_in_micrometres(units / pixels, unit) if pixels else None)

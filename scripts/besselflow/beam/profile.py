@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from scipy.special import erf
 from besselflow.errors import InputError
 from besselflow.tables import read_numeric_csv
 
-_MODEL = re.compile(r"^(?P<model>[a-zA-Z]+):\s*(?P<size>.*?)\s*(?P<unit>[a-zA-Zµμ]*)$")
 _GAUSSIAN_BINS = 240
 _GAUSSIAN_REACH = 3.0
 _SPACING_TOLERANCE = 0.05
@@ -85,66 +83,6 @@ def gaussian_profile(fwhm_um: float) -> AxialProfile:
     edges = np.linspace(-_GAUSSIAN_REACH * sigma, _GAUSSIAN_REACH * sigma, _GAUSSIAN_BINS + 1)
     weights = np.diff(erf(edges / (sigma * np.sqrt(2))))
     return AxialProfile(edges, weights / weights.sum(), f"gaussian:{fwhm_um:g}um")
-
-
-_MODELS = {"box": box_profile, "gaussian": gaussian_profile}
-
-
-def parse_beam_profile(spec: str, base_dir: Path | str = ".") -> AxialProfile:
-    """Read a beam profile from a model name or a CSV file.
-
-    Parameters
-    ----------
-    spec : str
-        ``box:6um`` (uniform over 6 um), ``gaussian:12um`` (full width at half maximum 12 um),
-        or the path of a CSV file with the columns ``dz_um,weight``.
-    base_dir : path
-        Folder that a relative path starts from.
-
-    Returns
-    -------
-    AxialProfile
-
-    Raises
-    ------
-    InputError
-        The model is unknown, the unit is not micrometres, or the file is not a profile.
-    """
-    spec = spec.strip()
-    match, path = _MODEL.match(spec), Path(base_dir) / spec
-    if match and not path.exists():
-        return _parse_model(spec, match)
-    if not path.is_file():
-        raise InputError(
-            f'beam profile "{spec}" is neither a model ({_model_examples()}) nor an existing file; '
-            f"give one of the models or the path of a CSV with the columns dz_um,weight"
-        )
-    return read_beam_csv(path)
-
-
-def _model_examples() -> str:
-    return ", ".join(f"{name}:6um" for name in _MODELS)
-
-
-def _parse_model(spec: str, match: re.Match) -> AxialProfile:
-    model, unit = match["model"].lower(), match["unit"]
-    if model not in _MODELS:
-        raise InputError(
-            f'beam profile "{spec}": model "{model}" is unknown; use one of {_model_examples()}'
-        )
-    if unit not in ("um", "µm", "μm"):
-        raise InputError(
-            f'beam profile "{spec}": the unit must be micrometres; write it as {model}:6um'
-        )
-    try:
-        size = float(match["size"])
-    except ValueError:
-        size = float("nan")
-    if not (np.isfinite(size) and size > 0):
-        raise InputError(
-            f'beam profile "{spec}": the length must be a positive number; write it as {model}:6um'
-        )
-    return _MODELS[model](size)
 
 
 def read_beam_csv(path: Path | str) -> AxialProfile:

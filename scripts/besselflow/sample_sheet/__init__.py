@@ -1,0 +1,15 @@
+"""The sample sheet: one module each for its columns, its text, its cells and its rows."""
+
+from besselflow.sample_sheet.columns import COLUMNS, RESERVED_NAMES, ROLES, Column
+from besselflow.sample_sheet.sheet import Sample, Sheet, problems_by_sample, read_sheet
+
+__all__ = [
+    "COLUMNS",
+    "RESERVED_NAMES",
+    "ROLES",
+    "Column",
+    "Sample",
+    "Sheet",
+    "problems_by_sample",
+    "read_sheet",
+]

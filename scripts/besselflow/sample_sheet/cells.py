@@ -1,0 +1,177 @@
+"""Single cells of the sample sheet: numbers, paths and beams, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from besselflow.beam.spec import split_tiff
+from besselflow.errors import Problem
+
+_PLAUSIBLE_VOXEL_UM = (0.005, 100.0)
+_MODEL = re.compile(r"[A-Za-z]+:")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
+_WITH_UNIT = re.compile(r"(?P<number>[-+]?[\d.,]+)\s*(?P<unit>[a-zA-Zµμ]+)")
+_UNITS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the sheet and what was found out about it so far."""
+
+    sheet: Path
+    line: int
+    cells: dict[str, str]
+    problems: list[Problem] = field(default_factory=list)
+
+    def report(self, column: str, message: str, remedy: str) -> None:
+        """Note what is wrong with a cell, and what to do about it."""
+        value, name = self.cells[column], self.cells["sample"] or None
+        self.problems.append(
+            Problem(str(self.sheet), message, remedy, self.line, column, value, name)
+        )
+
+
+def read_number(row: Row, column: str, unit: str) -> float | None:
+    """Return a finite number, or None after reporting why the cell is not one."""
+    cell, name = row.cells[column], unit or "plain numbers"
+    if _NUMBER.fullmatch(cell) and math.isfinite(float(cell)):
+        return float(cell)
+    if _DECIMAL_COMMA.fullmatch(cell):
+        point = cell.replace(",", ".")
+        row.report(column, "decimal comma", f'write it with a decimal point: "{point}"')
+        return None
+    with_unit = _WITH_UNIT.fullmatch(cell)
+    if with_unit:
+        remedy = f"write the number alone, in {name}"
+        if unit == "micrometres" and with_unit["unit"] in _UNITS_UM:
+            number = with_unit["number"].replace(",", ".")
+            if _NUMBER.fullmatch(number):
+                remedy += f': "{float(number) * _UNITS_UM[with_unit["unit"]]:g}"'
+        row.report(column, "a unit stands beside the number", remedy)
+        return None
+    row.report(column, "not a finite number", f"write a number in {name}, such as 0.5")
+    return None
+
+
+def read_voxel_size(row: Row, column: str) -> float | None:
+    """Return a plausible length in micrometres; what is wrong with it is reported to the row.
+
+    An empty spacing of the slices is None without a report where there is no ground truth: a
+    default follows from pixel size and stage step.
+    """
+    if not row.cells[column]:
+        if column == "voxel_size_z_um" and row.cells["ground_truth"]:
+            row.report(
+                column,
+                "the voxel size is missing, and a ground truth needs it",
+                "write the distance of its slices in micrometres",
+            )
+        elif column != "voxel_size_z_um":
+            row.report(column, "the voxel size is missing", "write it in micrometres")
+        return None
+    value = read_number(row, column, "micrometres")
+    if value is None:
+        return None
+    low, high = _PLAUSIBLE_VOXEL_UM
+    if value <= 0:
+        row.report(column, "the voxel size is not positive", "write it in micrometres")
+    elif value > high:
+        row.report(
+            column,
+            "the voxel size looks like nanometres",
+            f'give micrometres (would it be "{value * 1e-3:g}"?)',
+        )
+    elif value < low:
+        factor, unit = (1e3, "millimetres") if value * 1e3 >= low else (1e6, "metres")
+        row.report(
+            column,
+            f"the voxel size looks like {unit}",
+            f'give micrometres (would it be "{value * factor:g}"?)',
+        )
+    return value
+
+
+def read_detector(row: Row, column: str) -> float | None:
+    """Return the offset or the gain; None where the cell is empty or, after a report, wrong."""
+    if not row.cells.get(column):
+        return None
+    value = read_number(row, column, "counts" if column == "offset" else "counts per photon")
+    if column == "gain" and value is not None and value <= 0:
+        row.report(
+            column,
+            "the gain is not positive",
+            "write the counts per photon, or leave the cell empty if it is unknown",
+        )
+    return value
+
+
+def _resolve(row: Row, cell: str) -> Path:
+    """Return the absolute path of a cell: from the sheet's folder, or else where that exists."""
+    path = Path(cell).expanduser()
+    beside_sheet = row.sheet.absolute().parent / path
+    if not beside_sheet.exists() and path.absolute().exists():
+        return path.absolute()
+    return beside_sheet
+
+
+def read_path(row: Row, column: str) -> Path | None:
+    """Return the absolute path in a cell, None where it is empty; report what is no file."""
+    cell = row.cells[column]
+    if not cell:
+        return None
+    path = _resolve(row, cell)
+    if path.is_dir():
+        row.report(column, "this is a folder", "give the path of a file")
+    elif not path.is_file():
+        row.report(
+            column,
+            f"no such file ({path})",
+            "correct the path; relative paths start from the folder of the sheet",
+        )
+    return path
+
+
+def read_beam(row: Row) -> str | None:
+    """Return the model or the absolute path; None where the cell is empty or, reported, wrong."""
+    cell = row.cells["beam_profile"]
+    if not cell:
+        return None
+    return _read_optics(
+        row,
+        "beam_profile",
+        "a model such as box:6um or bessel:NA=0.40-0.43,wavelength=0.94um, or correct the path of "
+        "the CSV or bead stack",
+    )
+
+
+def read_lateral(row: Row) -> str | None:
+    """Return ``beam``, the model or the absolute path; None if there is none or it is wrong."""
+    cell = row.cells.get("lateral_psf")
+    if not cell or cell.lower() == "beam":
+        return "beam" if cell else None
+    return _read_optics(
+        row,
+        "lateral_psf",
+        "beam, or a model such as gaussian:0.6um, or correct the path of the TIFF",
+    )
+
+
+def _read_optics(row: Row, column: str, remedy: str) -> str | None:
+    """Return a model as it stands, or the absolute path of a file with the options behind it."""
+    cell = row.cells[column]
+    path = _resolve(row, cell)
+    if path.is_file():
+        return str(path)
+    split = split_tiff(cell)
+    if split:
+        path = _resolve(row, split[0])
+        if path.is_file():
+            return f"{path}:{split[1]}" if split[1] else str(path)
+    elif _MODEL.match(cell):
+        return cell
+    row.report(column, f"neither a model nor an existing file ({path})", f"write {remedy}")
+    return None

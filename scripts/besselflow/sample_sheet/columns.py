@@ -1,0 +1,121 @@
+"""The columns of the sample sheet, their units and what to write into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the sample sheet.
+
+    Attributes
+    ----------
+    name : str
+        Name in the header.
+    required : bool
+        Whether the column must be there (its cells may still be empty where the description
+        says so).
+    unit : str
+        Unit of the values, empty where they have none.
+    description : str
+        What to write into it.
+    example : str
+        A valid cell.
+    """
+
+    name: str
+    required: bool
+    unit: str
+    description: str
+    example: str
+
+
+COLUMNS = (
+    Column(
+        "sample",
+        True,
+        "",
+        "Name of the sample, and of its folder in the results: letters, digits, `.`, `_` and `-`, "
+        "starting with a letter or digit, at most 100 characters, unique in the sheet (also when "
+        "capitals are ignored).",
+        "mouse-1",
+    ),
+    Column(
+        "acquisition",
+        True,
+        "",
+        "Path of the TIFF with the projections. May be empty for `train` samples.",
+        "data/mouse-1.tif",
+    ),
+    Column(
+        "stage_positions",
+        True,
+        "",
+        "Path of the CSV with the stage position of every projection. May be empty for `train` "
+        "samples.",
+        "data/mouse-1_stage.csv",
+    ),
+    Column(
+        "beam_profile",
+        True,
+        "",
+        "Axial profile of the beam: `box:LENGTHum`, `gaussian:FWHMum`, "
+        "`bessel:NA=INNER-OUTER,wavelength=LENGTHum`, or the path of a CSV or of a TIFF with "
+        "beads, see below. May be empty for `train` samples.",
+        "gaussian:12um",
+    ),
+    Column(
+        "voxel_size_z_um",
+        True,
+        "µm",
+        "Distance of neighbouring slices of the output; that of the ground truth where there is "
+        "one. May be empty where there is none: then it is the mean of the pixel sizes, but at "
+        "least an eighth of the stage step.",
+        "1.0",
+    ),
+    Column("voxel_size_y_um", True, "µm", "Pixel size along y.", "0.5"),
+    Column("voxel_size_x_um", True, "µm", "Pixel size along x.", "0.5"),
+    Column(
+        "ground_truth",
+        True,
+        "",
+        "Path of a point-scanned TIFF stack of the same field of view, or empty. Needed for "
+        "`train` samples.",
+        "data/mouse-1_truth.tif",
+    ),
+    Column(
+        "role",
+        True,
+        "",
+        "`test`: reconstruct this sample. `train`: learn the diffusion prior from its ground "
+        "truth.",
+        "test",
+    ),
+    Column(
+        "offset",
+        False,
+        "counts",
+        "Counts of an unlit pixel. Empty counts as 0.",
+        "100",
+    ),
+    Column(
+        "gain",
+        False,
+        "counts per photon",
+        "Counts that one detected photon adds. Empty: the results stay in counts.",
+        "10",
+    ),
+    Column(
+        "lateral_psf",
+        False,
+        "",
+        "Lateral blur of the beam: `beam` (that of the Bessel model or bead stack in "
+        "`beam_profile`), `gaussian:FWHMum`, `bessel:...`, or the path of a TIFF with beads, see "
+        "below. Empty: none.",
+        "gaussian:0.6um",
+    ),
+)
+
+ROLES = ("test", "train")
+RESERVED_NAMES = ("priors", "logs", "methods", "report.html", "metrics.tsv")

@@ -1,0 +1,331 @@
+"""The sample sheet: its samples, and all that is wrong with it at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from besselflow.errors import Problem, ProblemsError
+from besselflow.sample_sheet.cells import (
+    Row,
+    read_beam,
+    read_detector,
+    read_lateral,
+    read_path,
+    read_voxel_size,
+)
+from besselflow.sample_sheet.columns import COLUMNS, RESERVED_NAMES, ROLES
+from besselflow.sample_sheet.table import (
+    check_header,
+    check_separator,
+    read_lines,
+    split_cells,
+    wrong_length,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LONGEST_NAME = 100
+VOXEL_COLUMNS = ("voxel_size_z_um", "voxel_size_y_um", "voxel_size_x_um")
+PATH_COLUMNS = ("acquisition", "stage_positions", "ground_truth")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of the sample sheet, understood.
+
+    Attributes
+    ----------
+    name : str
+        Unique name.
+    row : int
+        1-based line of the sheet.
+    acquisition, stage_positions, ground_truth : pathlib.Path or None
+        Absolute paths of existing files; None where the cell is empty.
+    beam_profile : str or None
+        A model such as ``box:6um``, or the absolute path of a CSV or of a TIFF with beads, which
+        may have options behind it (``/data/beads.tif:z=0.5um``).
+    voxel_size_um : tuple of float
+        (z, y, x); z may be None, for a default, where there is no ground truth.
+    role : str
+        ``test`` or ``train``.
+    offset : float or None
+        Counts of an unlit pixel.
+    gain : float or None
+        Counts per photon.
+    lateral_psf : str or None
+        ``beam``, a model such as ``gaussian:0.6um``, or the absolute path of a TIFF as in
+        `beam_profile`; None where there is no lateral blur.
+    extra : dict of str to str
+        Cells of further columns.
+    """
+
+    name: str
+    row: int
+    acquisition: Path | None
+    stage_positions: Path | None
+    beam_profile: str | None
+    voxel_size_um: tuple[float | None, float, float]
+    ground_truth: Path | None
+    role: Literal["test", "train"]
+    offset: float | None = None
+    gain: float | None = None
+    lateral_psf: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sample sheet as far as it could be understood.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The sheet.
+    samples : tuple of Sample
+        Rows without a problem, in the order of the sheet.
+    problems : tuple of Problem
+        What is wrong with the other rows.
+    """
+
+    path: Path
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def tests(self) -> tuple[Sample, ...]:
+        """Samples to reconstruct."""
+        return tuple(sample for sample in self.samples if sample.role == "test")
+
+    @property
+    def trains(self) -> tuple[Sample, ...]:
+        """Samples to learn from."""
+        return tuple(sample for sample in self.samples if sample.role == "train")
+
+    @property
+    def rejected(self) -> dict[str, tuple[Problem, ...]]:
+        """Problems by sample name; rows without a name appear as ``row N``."""
+        return problems_by_sample(self.problems)
+
+
+def problems_by_sample(problems: Iterable[Problem]) -> dict[str, tuple[Problem, ...]]:
+    """Group problems by the sample that they exclude.
+
+    Parameters
+    ----------
+    problems : iterable of Problem
+
+    Returns
+    -------
+    dict of str to tuple of Problem
+        Sample name -> its problems. Rows without a name appear as ``row N``, which can't be a
+        sample name.
+    """
+    grouped: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        grouped[problem.sample or f"row {problem.row}"].append(problem)
+    return {name: tuple(found) for name, found in grouped.items()}
+
+
+def read_sheet(path: Path | str) -> Sheet:
+    """Read a sample sheet and find everything that is wrong with it, without opening its files.
+
+    Parameters
+    ----------
+    path : path
+        Tab-separated table in UTF-8 with the columns of `COLUMNS`. Blank lines and lines that
+        start with ``#`` are skipped. Relative paths in it start from its own folder, or, where
+        nothing is there, from the working directory.
+
+    Returns
+    -------
+    Sheet
+        Problems of single rows are collected in it.
+
+    Raises
+    ------
+    ProblemsError
+        The sheet as a whole is unusable: missing, not tab-separated text, columns missing or
+        doubled, rows of the wrong length, no sample, or no ``test`` sample. All that was found is
+        listed, problems of single rows included.
+    """
+    path = Path(path)
+    lines = read_lines(path)
+    (header_line, header_text), body = lines[0], lines[1:]
+    check_separator(path, header_line, header_text)
+    header = split_cells(header_text)
+    while header and header[-1] == "":
+        header.pop()
+    problems = check_header(path, header_line, header)
+    if problems:
+        raise ProblemsError(problems)
+    if not body:
+        raise ProblemsError(
+            [
+                Problem(
+                    str(path),
+                    "no samples; there is a header only",
+                    "add one tab-separated row per sample below the header "
+                    "(lines that start with # are comments)",
+                )
+            ]
+        )
+    rows = []
+    for line, text in body:
+        cells = split_cells(text)
+        while len(cells) > len(header) and cells[-1] == "":
+            cells.pop()
+        if len(cells) != len(header):
+            problems.append(wrong_length(path, line, text, len(cells), len(header)))
+        else:
+            rows.append(Row(path, line, dict(zip(header, cells, strict=True))))
+    samples = _understand(rows)
+    if rows and all(row.cells["role"] == "train" for row in rows):
+        problems.append(
+            Problem(
+                str(path),
+                "no test sample: every row has the role train",
+                "write test into the role column of the samples to reconstruct",
+                column="role",
+            )
+        )
+    by_row = [problem for row in rows for problem in row.problems]
+    if problems:
+        raise ProblemsError(
+            sorted([*problems, *by_row], key=lambda problem: problem.row or header_line)
+        )
+    return Sheet(path, tuple(samples), tuple(by_row))
+
+
+def _understand(rows: list[Row]) -> list[Sample]:
+    """Turn rows into samples; what is wrong is reported to the rows."""
+    _check_names(rows)
+    parsed = []
+    for row in rows:
+        _check_role(row)
+        voxel = tuple(read_voxel_size(row, column) for column in VOXEL_COLUMNS)
+        offset, gain = read_detector(row, "offset"), read_detector(row, "gain")
+        paths = {column: read_path(row, column) for column in PATH_COLUMNS}
+        beam, lateral = read_beam(row), read_lateral(row)
+        _check_needed(row)
+        parsed.append((row, voxel, offset, gain, paths, beam, lateral))
+    _check_leaks([(row, paths) for row, _, _, _, paths, _, _ in parsed])
+    known = {column.name for column in COLUMNS}
+    return [
+        Sample(
+            name=row.cells["sample"],
+            row=row.line,
+            beam_profile=beam,
+            voxel_size_um=voxel,
+            role=row.cells["role"],
+            offset=offset,
+            gain=gain,
+            lateral_psf=lateral,
+            extra={name: cell for name, cell in row.cells.items() if name not in known},
+            **paths,
+        )
+        for row, voxel, offset, gain, paths, beam, lateral in parsed
+        if not row.problems
+    ]
+
+
+def _check_names(rows: list[Row]) -> None:
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        name = row.cells["sample"]
+        if not name:
+            row.report("sample", "the sample has no name", "give it a unique name")
+            continue
+        by_name[name.lower()].append(row)
+        if not _NAME.fullmatch(name):
+            safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")
+            hint = f', such as "{safe}"' if safe else ""
+            row.report(
+                "sample",
+                "the name can't be used as a folder name",
+                f"use letters, digits, '.', '_' and '-', beginning with a letter or digit{hint}",
+            )
+        elif len(name) > _LONGEST_NAME:
+            row.report(
+                "sample",
+                f"the name has {len(name)} characters",
+                f"use at most {_LONGEST_NAME}",
+            )
+        elif name.lower() in RESERVED_NAMES:
+            row.report(
+                "sample",
+                "the name is reserved for a file or folder in the results",
+                f"choose a name other than {', '.join(RESERVED_NAMES)}",
+            )
+    for group in by_name.values():
+        for row in group:
+            others = [other for other in group if other is not row]
+            if not others:
+                continue
+            where = ", ".join(str(other.line) for other in others)
+            same = all(other.cells["sample"] == row.cells["sample"] for other in others)
+            row.report(
+                "sample",
+                f"the name is used again in row {where}"
+                + ("" if same else ", apart from capitals, which some file systems ignore"),
+                "give every sample its own name",
+            )
+
+
+def _check_role(row: Row) -> None:
+    role = row.cells["role"]
+    if role in ROLES:
+        return
+    close = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.5)
+    remedy = f'did you mean "{close[0]}"?' if close else "write test or train"
+    row.report("role", "unknown role" if role else "the role is missing", remedy)
+
+
+def _check_needed(row: Row) -> None:
+    needed = {"test": ("acquisition", "beam_profile"), "train": ("ground_truth",)}
+    for column in needed.get(row.cells["role"], ()):
+        if not row.cells[column]:
+            row.report(
+                column,
+                f"a {row.cells['role']} sample needs it",
+                "write the path of the file"
+                + (" or a model such as box:6um" if column == "beam_profile" else ""),
+            )
+
+
+def _check_leaks(rows: list[tuple[Row, dict[str, Path | None]]]) -> None:
+    """Refuse training data that are the same file as something that is tested on."""
+    tested: dict[tuple[int, int], tuple[Row, str]] = {}
+    for row, paths in rows:
+        if row.cells["role"] != "train":
+            for column in ("ground_truth", "acquisition"):
+                identity = _identity(paths[column])
+                if identity is not None:
+                    tested.setdefault(identity, (row, column))
+    for row, paths in rows:
+        identity = _identity(paths["ground_truth"])
+        if row.cells["role"] == "train" and identity in tested:
+            other, column = tested[identity]
+            row.report(
+                "ground_truth",
+                f"the same file is the {column} of the test sample "
+                f'"{other.cells["sample"]}" (row {other.line}), and a model must not learn from '
+                f"what it is tested on",
+                "train on another sample",
+            )
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Return what is equal for all names of one file, symbolic and hard links included."""
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
