@@ -24,7 +24,7 @@ from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
 
 SCALES = (0.5, 1.0, 0.8)
-UNTIL = Convergence(iterations=150, tolerance=0.02)
+UNTIL = Convergence(iterations=150, tolerance=0.05)
 EXACT = Convergence(iterations=2000, tolerance=1e-3)
 BLUR = LateralBlur(np.outer([0.1, 0.2, 0.4, 0.2, 0.1], [0.1, 0.2, 0.4, 0.2, 0.1]))
 

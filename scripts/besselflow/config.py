@@ -87,7 +87,7 @@ class Variational(Section):
         "values give more contrast and more noise.",
     )
     tolerance: PositiveFloat = Field(
-        0.02,
+        0.05,
         description="A fit ends when its objective is proven to exceed the minimum by at most this "
         "share of itself (duality gap).",
     )
