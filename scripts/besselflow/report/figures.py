@@ -149,8 +149,8 @@ def draw_training_curve(
 
     Parameters
     ----------
-    curves : list of list of (step, loss)
-        One curve per fit.
+    curves : list of list of (step, loss) or (step, loss, held-out error)
+        One curve per fit; errors on held-out data are drawn dashed.
     what : str
         Name of the vertical axis.
     colour_of : str
@@ -160,16 +160,21 @@ def draw_training_curve(
     """
     figure, axes = _axes(theme, (5.6, 2.9))
     for curve in curves:
-        points = np.asarray(curve, float).reshape(-1, 2)
-        axes.plot(
-            points[:, 0],
-            points[:, 1],
-            color=_colour(theme, colour_of),
-            linewidth=1.6,
-            alpha=1 if len(curves) == 1 else 0.5,
-            marker="o" if len(points) < 3 else None,
-        )
-    if all(loss > 0 for curve in curves for _, loss in curve):
+        points = np.atleast_2d(np.asarray(curve, float))
+        for column, style in ((1, "-"), (2, "--"))[: points.shape[1] - 1]:
+            axes.plot(
+                points[:, 0],
+                points[:, column],
+                style,
+                color=_colour(theme, colour_of),
+                linewidth=1.6 if column == 1 else 1.1,
+                alpha=1 if len(curves) == 1 else 0.5,
+                marker="o" if len(points) < 3 else None,
+                label=("fitted", "held out")[column - 1] if curve is curves[0] else None,
+            )
+    if any(len(curve[0]) > 2 for curve in curves):
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme.text)
+    if all(min(point[1:]) > 0 for curve in curves for point in curve):
         axes.set_yscale("log")
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(what)
