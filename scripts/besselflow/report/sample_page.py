@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from besselflow.report.facts import CITATION, acquisition_facts, fit_facts, methods_paragraph
 from besselflow.report.figures import draw_psnr_by_slice
 from besselflow.report.history import flatten, read_benchmarks, training_figure
 from besselflow.report.inputs import SampleReportInputs
@@ -16,14 +17,7 @@ from besselflow.report.page import software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
 from besselflow.report.sample_pictures import affordable_pixels, draw_pictures, viewer_data
 from besselflow.report.scores import read_scores, score_columns, score_rows, seen_and_unseen
-from besselflow.report.verdict import (
-    CITATION,
-    acquisition_facts,
-    find_suspect,
-    fit_facts,
-    methods_paragraph,
-    write_verdict,
-)
+from besselflow.report.verdict import find_suspect, write_verdict
 from besselflow.store import open_projections, open_volume
 
 _BRIGHT_PERCENTILE = 99
