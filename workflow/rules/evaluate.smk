@@ -4,6 +4,7 @@ rule evaluate:
         truth=truth_of,
         projections=rules.preprocess.output.projections,
         uncertainty=uncertainty_of,
+        validation=rules.validate.output.metrics,
     output:
         metrics=f"{RESULTS}/{{sample}}/metrics.tsv",
         slices=f"{RESULTS}/{{sample}}/slice_metrics.tsv",
