@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from besselflow.beam import box_profile
 from besselflow.projection import AxialGrid
-from besselflow.report import SampleReportInputs, write_sample_report
+from besselflow.report import SampleReportInputs, ValidationFiles, write_sample_report
 from besselflow.store import Projections, write_projections, write_volume
 from evaluate import main as evaluate
 from validate import Outputs
@@ -115,6 +115,7 @@ def write_sample(
         row=row or {"sample": sample, "beam_profile": "box:6um", "ground_truth": ""},
         picture_pixels=picture_pixels,
         benchmarks={"fit_inr": benchmark, "refine": work / "missing.tsv"},
+        validation=validation_files(outputs, "No projection was withheld: 4 are too few."),
     )
 
 
@@ -128,6 +129,18 @@ def validation_outputs(folder: Path) -> Outputs:
         maps=inside / "residual_maps.npz",
         determined=folder / "determined.ome.zarr",
         held_out=folder / "held_out.tsv",
+    )
+
+
+def validation_files(outputs: Outputs, not_held_out: str | None = None) -> ValidationFiles:
+    """Return what the report reads of the files of the rule `validate`."""
+    return ValidationFiles(
+        outputs.projections,
+        outputs.depth,
+        outputs.maps,
+        outputs.determined,
+        outputs.held_out,
+        not_held_out,
     )
 
 

@@ -8,6 +8,32 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class ValidationFiles:
+    """What is known of a sample without ground truth; see the script of the rule `validate`.
+
+    Attributes
+    ----------
+    projections, depth : path
+        Tables of chi-square by projection, and of the determined share by slice.
+    maps : path
+        Lateral maps of chi-square.
+    determined : path
+        OME-Zarr volume of the determined share of the final volume.
+    held_out : path
+        Table of the errors of predictions.
+    not_held_out : str or None
+        Why no projection was withheld, as a sentence.
+    """
+
+    projections: Path
+    depth: Path
+    maps: Path
+    determined: Path
+    held_out: Path
+    not_held_out: str | None = None
+
+
+@dataclass(frozen=True)
 class SampleReportInputs:
     """Everything that the page of a sample shows.
 
@@ -25,6 +51,8 @@ class SampleReportInputs:
         Tables that `evaluate` wrote.
     truth, uncertainty : path or None
         OME-Zarr volumes of the ground truth, and of the final method's standard deviation.
+    validation : ValidationFiles or None
+        What is known without ground truth.
     prior_info : dict or None
         What the prior was trained on: ``trained_on``, ``curve``, ``seconds``, ``steps``.
     settings : dict
@@ -45,6 +73,7 @@ class SampleReportInputs:
     slices: Path
     truth: Path | None = None
     uncertainty: Path | None = None
+    validation: ValidationFiles | None = None
     prior_info: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     row: dict[str, Any] = field(default_factory=dict)

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from besselflow.report.facts import CITATION, acquisition_facts, fit_facts, methods_paragraph
-from besselflow.report.figures import draw_psnr_by_slice
+from besselflow.report.figures import draw_along_depth
 from besselflow.report.history import flatten, read_benchmarks, training_figure
 from besselflow.report.inputs import SampleReportInputs
 from besselflow.report.page import software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
 from besselflow.report.sample_pictures import affordable_pixels, draw_pictures, viewer_data
 from besselflow.report.scores import read_scores, score_columns, score_rows, seen_and_unseen
+from besselflow.report.trust import describe_trust, read_ranking
 from besselflow.report.verdict import find_suspect, write_verdict
 from besselflow.store import open_projections, open_volume
 
@@ -52,8 +53,9 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         measured.positions_um,
     )
     has_truth = inputs.truth is not None
+    ranking = read_ranking(inputs.validation.held_out) if inputs.validation else []
     verdict = write_verdict(
-        scores, inputs.final, has_truth, _relative_spread(final.values, spread), suspect
+        scores, inputs.final, has_truth, _relative_spread(final.values, spread), suspect, ranking
     )
     pictures = draw_pictures(inputs, measured, final, spread, verdict.z_um)
     columns = score_columns(scores)
@@ -68,13 +70,23 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         unit=measured.unit,
         several=math.prod(measured.data.shape[:2]) > 1,
         pictures=pictures,
+        trust=describe_trust(inputs, measured, scores, ranking) if inputs.validation else None,
         viewer=viewer_data(pictures, inputs, measured, slices),
         columns=columns,
         slices_name=Path(inputs.slices).name,
         rows=score_rows(scores, columns, inputs),
         seen=seen_and_unseen(slices, inputs.final),
         curve=(
-            themed_figure(partial(draw_psnr_by_slice, slices, measured.positions_um, inputs.final))
+            themed_figure(
+                partial(
+                    draw_along_depth,
+                    slices,
+                    "psnr",
+                    "PSNR of the slice (dB)",
+                    measured.positions_um,
+                    inputs.final,
+                )
+            )
             if len(slices)
             else None
         ),

@@ -35,7 +35,7 @@ _MOST_SLICES = 64
 _VIEWER_CHARACTERS = 5_500_000
 _STATIC_CHARACTERS = 2_000_000
 _FEWEST_SLICES = 8
-_ERROR_MAP, _SPREAD_MAP = "inferno", "viridis"
+_ERROR_MAP, _SPREAD_MAP, _SHARE_MAP = "inferno", "viridis", "cividis"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,17 @@ class _Views:
     title: str
     note: str
     images: OrthogonalViews
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A volume that is drawn in colours: title, colour map, values (Z, Y, X), unit, brightest."""
+
+    title: str
+    colormap: str
+    values: np.ndarray
+    unit: str
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,10 @@ def draw_pictures(
     if spread is not None:
         title = f"uncertainty of {inputs.final}"
         _add_map(panels, maps, title, "uncertainty", spread, _SPREAD_MAP, measured.unit, chosen)
+    if inputs.validation is not None:
+        share = load_preview(inputs.validation.determined, max(size)).values
+        title = f"measured share of {inputs.final}"
+        maps.append(_Map(title, _SHARE_MAP, share, "share that was measured", 1.0))
     while frames_size(panels) > _VIEWER_CHARACTERS and len(chosen) > _FEWEST_SLICES:
         keep = [i for i, z in enumerate(chosen) if i % 2 == 0 or z == suspect]
         chosen = [chosen[i] for i in keep]
@@ -153,7 +168,7 @@ def draw_pictures(
         window=window,
         max_window=max_window,
         preview=final,
-        trust=_draw_trust(maps, measured.unit, final, suspect),
+        trust=_draw_trust(maps, final, suspect),
     )
 
 
@@ -176,7 +191,7 @@ def _add_method(
 
 def _add_map(
     panels: list[Panel],
-    maps: list[tuple[str, str, np.ndarray]],
+    maps: list[_Map],
     title: str,
     key: str,
     values: np.ndarray,
@@ -188,20 +203,25 @@ def _add_map(
     note = f"black or violet: 0; brightest yellow: {high:.3g} {unit} or more"
     render = partial(to_colour, high=high, colormap=colormap)
     panels.append(slice_panel(key, title, note, values, chosen, render, is_intensity=False))
-    maps.append((title, colormap, values))
+    maps.append(_Map(title, colormap, values, unit))
 
 
-def _draw_trust(
-    maps: list[tuple[str, str, np.ndarray]], unit: str, final: Preview, suspect: int
-) -> ThemedImage | None:
+def _draw_trust(maps: list[_Map], final: Preview, suspect: int) -> ThemedImage | None:
     if not maps:
         return None
     drawn = [
-        TrustMap(title, colormap, values[suspect], values.mean(axis=1))
-        for title, colormap, values in maps
+        TrustMap(
+            each.title,
+            each.colormap,
+            each.values[suspect],
+            each.values.mean(axis=1),
+            each.unit,
+            each.high,
+        )
+        for each in maps
     ]
     z_um = float(final.z_um[suspect])
-    return themed_figure(partial(draw_trust_maps, drawn, unit, final.voxel_um, z_um))
+    return themed_figure(partial(draw_trust_maps, drawn, final.voxel_um, z_um))
 
 
 def _keep_frames(panel: Panel, keep: list[int]) -> Panel:

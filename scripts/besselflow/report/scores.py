@@ -63,6 +63,17 @@ _COLUMNS = (
     ),
     Column("psnr_3d", "PSNR 3D", "dB", "the same from the mean error of all slices", 2, True),
     Column(
+        "psnr_seen", "PSNR, seen", "dB", "mean over the slices that some projection saw", 2, True
+    ),
+    Column(
+        "psnr_unseen",
+        "PSNR, unseen",
+        "dB",
+        "mean over the slices that no projection saw, where a method can only guess",
+        2,
+        True,
+    ),
+    Column(
         "ssim", "SSIM", "", "similarity of local structure, mean over slices; 1 is equal", 3, True
     ),
     Column(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from besselflow.held_out import Prediction
 from besselflow.report.page import format_number
-
-CHI2_AGREES, CHI2_DOUBTFUL = 1.25, 2.0
-"""Up to the first, a volume explains its projections within their noise; above the second, not."""
+from besselflow.validation import CHI2_CONTRADICTS, CHI2_UNDERFITS, judge_fit
 
 _COVERAGE_TOLERANCE = 0.05
 
@@ -104,6 +103,7 @@ def write_verdict(
     has_truth: bool,
     relative_spread: float | None,
     suspect: Suspect,
+    ranking: Sequence[Prediction] = (),
 ) -> Verdict:
     """Put the scores of a sample into words.
 
@@ -120,12 +120,23 @@ def write_verdict(
         method states no uncertainty.
     suspect : Suspect
         The slice to look at.
+    ranking : sequence of Prediction
+        Methods by how well they predicted withheld projections, the best first; may be empty.
     """
     own = scores.get(final, {})
+    beaten = _beaten(ranking, final)
     if has_truth and "psnr" in own:
         good, detail, tone = _against_truth(scores, final)
+        agrees, doubtful = _agreement(own)
+        if doubtful:
+            tone = "warning"
+            detail += f" But the volume {agrees}."
     else:
         good, detail, tone = _against_projections(own, final)
+        if beaten:
+            good = f"{good}, and {beaten}"
+    if beaten:
+        detail += f" However, {beaten}."
     sure, sure_detail = _certainty(own, relative_spread)
     look = f"look first at z = {suspect.z_um:g} µm, {suspect.why}"
     return Verdict(
@@ -167,15 +178,39 @@ def _against_projections(own: Mapping[str, float], final: str) -> tuple[str, str
     )
     if "chi2" not in own:
         return opening, f"Not measured: there is no ground truth. {caution}", "unknown"
-    chi2 = own["chi2"]
-    if chi2 <= CHI2_AGREES:
-        agrees, tone = "explains the measured projections within their noise", "unknown"
-    elif chi2 <= CHI2_DOUBTFUL:
-        agrees, tone = "explains the measured projections nearly within their noise", "unknown"
-    else:
-        agrees, tone = "contradicts the measured projections beyond their noise", "warning"
-    sentence = f"{opening}, but the {final} volume {agrees} (reduced chi-square {chi2:.2f})"
+    agrees, doubtful = _agreement(own)
+    tone = "warning" if doubtful else "unknown"
+    link = "and" if doubtful else "but"
+    sentence = (
+        f"{opening}, {link} the {final} volume {agrees} (reduced chi-square {own['chi2']:.2f})"
+    )
     return sentence, f"Imaged again through the beam, the volume {agrees}. {caution}", tone
+
+
+def _agreement(own: Mapping[str, float]) -> tuple[str, bool]:
+    """Say how a volume agrees with its projections, and whether that is a reason to doubt it."""
+    if "chi2" not in own:
+        return "was not compared with the measured projections", False
+    chi2 = own["chi2"]
+    judgement = judge_fit(chi2, own.get("structure"))
+    if judgement == "overfits":
+        return "follows the noise of the measured projections", True
+    if judgement is None:
+        return "explains the measured projections within their noise", False
+    if chi2 > CHI2_CONTRADICTS:
+        return "contradicts the measured projections beyond their noise", True
+    if chi2 > CHI2_UNDERFITS:
+        return "explains the measured projections only nearly within their noise", True
+    return "leaves structure of the measured projections unexplained", True
+
+
+def _beaten(ranking: Sequence[Prediction], final: str) -> str:
+    """Say that another method predicts better, where the final one was asked and one does."""
+    own = next((each for each in ranking if each.method == final), None)
+    if own is None or own.tied:
+        return ""
+    behind = ranking[0].psnr - own.psnr
+    return f"{ranking[0].method} predicts withheld projections {behind:.1f} dB better"
 
 
 def _certainty(own: Mapping[str, float], relative_spread: float | None) -> tuple[str, str]:
