@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 DATA = ROOT.parent / "shared" / "bench"
 WORK = ROOT / "bench"
-METRICS = ["psnr", "psnr_3d", "ssim", "dice", "chi2", "coverage_50", "coverage_90"]
+METRICS = [
+    *("psnr", "psnr_seen", "psnr_unseen", "psnr_3d", "ssim", "dice"),
+    *("chi2", "structure", "determined", "held_out_chi2", "held_out_psnr"),
+    *("coverage_50", "coverage_90"),
+]
 PATH_COLUMNS = ["acquisition", "stage_positions", "beam_profile", "ground_truth"]
 
 
