@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 _DPI = 150
 _LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -122,7 +123,7 @@ def draw_along_depth(
     theme : Theme
         Colours.
     band : Band or None
-        Values to shade.
+        Values to shade; the axis is logarithmic then.
     """
     figure, axes = _axes(theme, (8.2, 3.6))
     methods = list(dict.fromkeys(table["method"]))
@@ -141,6 +142,9 @@ def draw_along_depth(
     if band is not None:
         axes.axhspan(band.low, band.high, color=theme.grid, lw=0, zorder=0, label=band.label)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         bottom, top = axes.get_ylim()
         axes.set_ylim(bottom - 0.08 * (top - bottom), top)

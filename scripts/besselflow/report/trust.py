@@ -23,14 +23,15 @@ from besselflow.validation import (
 )
 
 JUDGEMENTS = {
-    "underfits": "underfits: it leaves structure of the projections unexplained",
-    "overfits": "overfits: it follows the noise of the projections",
-    None: "explains the projections within their noise",
+    "underfits": "underfits: structure is left",
+    "overfits": "overfits: noise is followed",
+    None: "within the noise",
 }
 """What the judgement of a fit means, in words."""
 
 _LEAST_DRAWN = 0.05
 _MOST_NAMED = 5
+_FAR_ABOVE_NOISE = 3.0
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,18 @@ def describe_ranking(ranking: list[Prediction], final: str, not_held_out: str | 
     )
     tied = [each.method for each in others if each.tied]
     if tied:
-        text += f"; {_list(tied)} did as well, within the error of the comparison"
+        text += f", and {_list(tied)} can't be told from it"
     own = next((each for each in ranking if each.method == final), None)
     if own is None:
         return f"{text}. The final method, {final}, was not asked for predictions."
     if own is not best and not own.tied:
         behind = best.psnr - own.psnr
         text += f". The final method, {final}, predicted them {behind:.1f} dB worse"
+    if best.chi2 is not None and best.chi2 > _FAR_ABOVE_NOISE:
+        text += (
+            f". Even the best prediction is wrong by {best.chi2:.0f} times the noise (squared): "
+            "much of what was withheld shows in no other projection"
+        )
     return f"{text}."
 
 
@@ -210,7 +216,7 @@ def _compare(prediction: Prediction | None, ranking: list[Prediction]) -> str:
     if prediction is ranking[0]:
         return "best"
     if prediction.tied:
-        return "as good as the best"
+        return "no clear difference"
     return f"{ranking[0].psnr - prediction.psnr:.1f} dB behind"
 
 
