@@ -82,12 +82,11 @@ def held_out_inputs(wildcards):
     """The reconstructions from which withheld projections are predicted, where there are any."""
     if RUN.why_not_held_out(wildcards.sample):
         return {"held_out_units": []}
-    part = {"sample": wildcards.sample, "part": "/held_out", "shard": 0}
+    place = ("{sample}{part}", f"{wildcards.sample}/held_out")
+    units = [units_path(method).replace(*place) for method in RUN.held_out_methods]
     return {
-        "held_out_projections": PROJECTIONS.format(**part),
-        "held_out_units": [
-            units_path(method).format(**part) for method in RUN.held_out_methods
-        ],
+        "held_out_projections": PROJECTIONS.replace(*place),
+        "held_out_units": [path.format(shard=0) for path in units],
     }
 
 
