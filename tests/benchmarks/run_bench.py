@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from rank_agreement import compare_rankings, format_agreement
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -55,7 +56,11 @@ def main(geometries: list[str], extra: list[str]) -> int:
     status = subprocess.run(command, cwd=ROOT).returncode
     table = WORK / "results" / "metrics.tsv"
     if table.exists():
-        print(format_table(pd.read_csv(table, sep="\t")))
+        metrics = pd.read_csv(table, sep="\t")
+        print(format_table(metrics))
+        agreements = compare_rankings(metrics)
+        if agreements:
+            print(format_agreement(agreements))
     return status
 
 
