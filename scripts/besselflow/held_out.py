@@ -50,7 +50,7 @@ def left_out_projections(count: int, every: int) -> list[int]:
     """
     if not every or count < FEWEST_PROJECTIONS:
         return []
-    return list(range(every // 2, count - 1, every))
+    return list(range(min(every, count) // 2, count - 1, every))
 
 
 def choose_region(images: np.ndarray, size: int) -> tuple[slice, slice]:
