@@ -240,7 +240,10 @@ def test_a_verdict_judges_the_uncertainty(coverage, word):
     assert f"its stated uncertainty is {word}" in verdict.sentence
 
 
-@pytest.mark.parametrize(("chi2", "word"), [(0.4, "explains"), (1.5, "nearly"), (3, "contradicts")])
+@pytest.mark.parametrize(
+    ("chi2", "word"),
+    [(0.4, "follows the noise"), (0.8, "explains"), (1.5, "nearly"), (3, "contradicts")],
+)
 def test_a_verdict_without_truth_judges_the_agreement_with_the_data(chi2, word):
     verdict = write_verdict({"inr": {"chi2": chi2}}, "inr", False, None, Suspect(3, "there"))
     assert word in verdict.sentence

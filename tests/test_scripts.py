@@ -23,6 +23,7 @@ import refine
 import report_cohort
 import report_sample
 import train_prior
+import validate
 from besselflow.baselines.interpolation import interpolate
 from besselflow.beam import box_profile
 from besselflow.config import (
@@ -45,6 +46,8 @@ from besselflow.report import SampleReportInputs
 from besselflow.simulate import Detector, simulate_acquisition
 from besselflow.store import open_projections, open_units, open_volume, write_projections
 from besselflow.tiling import list_units
+from besselflow.validation import Noise
+from report_samples import validation_outputs
 
 VOXEL = (1.0, 0.5, 0.5)
 POSITIONS = np.array([2.5, 8.5, 14.5])
@@ -231,6 +234,8 @@ def reported(whole):
     """Scores and pages of the chain, under the workflow's names."""
     results = whole.folder / "results"
     folder = results / "mouse"
+    outputs = validation_outputs(folder)
+    validate.main(whole.volumes, "diffusion", whole.projections, None, "mouse", outputs)
     evaluate.main(
         whole.volumes,
         whole.truth_volume,
@@ -240,7 +245,7 @@ def reported(whole):
         "mouse",
         folder / "metrics.tsv",
         folder / "slice_metrics.tsv",
-        evaluate.fitted_noise_variance(whole.volumes["spectral"]),
+        outputs.metrics,
     )
     report_sample.main(
         SampleReportInputs(
@@ -357,8 +362,12 @@ def test_tiles_do_not_change_interpolation(whole, tiled):
     )
 
 
+def fitted_noise_variance(chain):
+    return float(Noise.from_spectral(open_volume(chain.volumes["spectral"])).variance.mean())
+
+
 def test_tiles_change_spectral_less_than_the_noise(whole, tiled):
-    noise = evaluate.fitted_noise_variance(tiled.volumes["spectral"]) ** 0.5
+    noise = fitted_noise_variance(tiled) ** 0.5
     difference = tiled.volume("spectral") - whole.volume("spectral")
     assert np.sqrt(np.mean(difference**2)) < noise
     models = [
@@ -378,7 +387,7 @@ def test_one_model_is_fitted_to_all_tiles(tiled):
 
 def test_methods_explain_the_data(whole):
     measured = open_projections(whole.projections)
-    variance = evaluate.fitted_noise_variance(whole.volumes["spectral"])
+    variance = fitted_noise_variance(whole)
     chi2 = {}
     for method in ("spectral", "diffusion"):
         residual = measured.operator.forward(whole.volume(method)) - np.asarray(measured.data)
@@ -504,12 +513,26 @@ def test_time_series_goes_through_all_methods(raw_series, prior, tmp_path):
         if method != "inr":
             seen = measured.operator.forward(volume).mean(axis=(2, 3, 4))
             np.testing.assert_allclose(seen, data.mean(axis=(2, 3, 4)), rtol=0.1)
+    outputs = validation_outputs(tmp_path)
+    validate.main(chain.volumes, "diffusion", chain.projections, None, "m", outputs)
     metrics = tmp_path / "metrics.tsv"
     evaluate.main(
-        chain.volumes, None, chain.projections, {}, 7, "m", metrics, tmp_path / "s.tsv", 20.0
+        chain.volumes,
+        None,
+        chain.projections,
+        {},
+        7,
+        "m",
+        metrics,
+        tmp_path / "s.tsv",
+        outputs.metrics,
     )
     table = pd.read_csv(metrics, sep="\t")
-    assert set(table["metric"]) == {"chi2"} and set(table["method"]) == set(METHODS)
+    assert set(table["metric"]) == {"chi2", "structure", "determined"}
+    assert set(table["method"]) == set(METHODS)
+    by_projection = pd.read_csv(outputs.projections, sep="\t")
+    assert len(by_projection) == len(METHODS) * 2 * 2 * 3
+    assert len(pd.read_csv(outputs.depth, sep="\t")) == len(METHODS) * 2 * 2 * 18
     assert len(pd.read_csv(tmp_path / "s.tsv", sep="\t")) == 0
 
 

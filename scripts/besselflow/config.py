@@ -253,6 +253,36 @@ class Evaluate(Section):
         return ssim_window
 
 
+class Validation(Section):
+    """Trust without ground truth: projections that are withheld, predicted, and compared."""
+
+    hold_out: int = Field(
+        4,
+        ge=0,
+        description="One of so many projections is withheld, every method reconstructs from the "
+        "others, and is ranked by how well it predicts what was withheld. 0 turns this off; "
+        "acquisitions of fewer than 8 projections are not ranked.",
+    )
+    region: Positive = Field(
+        128,
+        description="Edge length of the lateral region, in pixels, that the ranking is computed "
+        "on: the brightest one of the middle time point. It bounds the cost, which for small "
+        "samples is about that of the reconstruction itself, and for large ones a share of it.",
+    )
+    methods: list[Method] = Field(
+        [],
+        description="Methods to rank; all of `methods` if none is listed. What a listed method "
+        "builds on is computed with it.",
+    )
+
+    @field_validator("hold_out")
+    @classmethod
+    def _check_hold_out(cls, hold_out: int) -> int:
+        if hold_out == 1:
+            raise ValueError("1 would withhold every projection; use 0 for none, or 2 or more")
+        return hold_out
+
+
 class Report(Section):
     """Pictures in the HTML reports."""
 
@@ -295,6 +325,7 @@ class Config(Section):
     inr: Inr = Inr()
     prior: Prior = Prior()
     refine: Refine = Refine()
+    validation: Validation = Validation()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
 

@@ -14,6 +14,7 @@ from besselflow.config import Config, load_config
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.failures import Failure
+from besselflow.held_out import FEWEST_PROJECTIONS, left_out_projections
 from besselflow.sample_sheet import Sample, read_sheet
 from besselflow.slice_spacing import with_spacing
 from besselflow.store import write_json
@@ -113,6 +114,26 @@ class Run:
         """Return the geometry with an identifier, which one of the samples has."""
         found = (self.geometry_of(sample) for sample in self.tests)
         return next(geometry for geometry in found if geometry.key == key)
+
+    def why_not_held_out(self, sample: str) -> str | None:
+        """Say in a sentence why a sample's methods can't be ranked by prediction, or None."""
+        if not self.config.validation.hold_out:
+            return "No projection was withheld: validation.hold_out is 0 in the configuration."
+        if not self.held_out_methods:
+            return "No projection was withheld: none of validation.methods was run."
+        count = len(read_stage_positions(self.tests[sample].stage_positions))
+        if not left_out_projections(count, self.config.validation.hold_out):
+            return (
+                f"No projection was withheld: of the {count} that this sample has, all are needed "
+                f"(a ranking takes at least {FEWEST_PROJECTIONS})."
+            )
+        return None
+
+    @property
+    def held_out_methods(self) -> list[str]:
+        """Methods that are ranked by how well they predict withheld projections."""
+        chosen = self.config.validation.methods
+        return [method for method in self.config.methods if not chosen or method in chosen]
 
     def row_of(self, sample: str) -> dict[str, str]:
         """Return a sample's row of the sheet as text, for its report."""

@@ -12,12 +12,17 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from rank_agreement import compare_rankings, format_agreement
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 DATA = ROOT.parent / "shared" / "bench"
 WORK = ROOT / "bench"
-METRICS = ["psnr", "psnr_3d", "ssim", "dice", "chi2", "coverage_50", "coverage_90"]
+METRICS = [
+    *("psnr", "psnr_seen", "psnr_unseen", "psnr_3d", "ssim", "dice"),
+    *("chi2", "structure", "determined", "held_out_chi2", "held_out_psnr"),
+    *("coverage_50", "coverage_90"),
+]
 PATH_COLUMNS = ["acquisition", "stage_positions", "beam_profile", "ground_truth"]
 
 
@@ -51,7 +56,11 @@ def main(geometries: list[str], extra: list[str]) -> int:
     status = subprocess.run(command, cwd=ROOT).returncode
     table = WORK / "results" / "metrics.tsv"
     if table.exists():
-        print(format_table(pd.read_csv(table, sep="\t")))
+        metrics = pd.read_csv(table, sep="\t")
+        print(format_table(metrics))
+        agreements = compare_rankings(metrics)
+        if agreements:
+            print(format_agreement(agreements))
     return status
 
 

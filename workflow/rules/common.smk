@@ -39,6 +39,8 @@ SHARDS = range(CONFIG.tiling.shards)
 
 wildcard_constraints:
     sample="|".join(map(re.escape, RUN.tests)) or "[^/]+",
+    # Either the acquisition itself, or what is left of it when projections are withheld.
+    part="|/held_out",
     baseline="|".join(BASELINES),
     shard=r"\d+",
     geometry="[0-9a-f]+",

@@ -1,3 +1,6 @@
+PROJECTIONS = f"{RESULTS}/{{sample}}{{part}}/projections.zarr"
+
+
 def sample_of(wildcards):
     return RUN.tests[wildcards.sample]
 
@@ -17,7 +20,7 @@ def std_path(sample, method):
 
 
 def units_path(method):
-    return f"{RESULTS}/{{sample}}/units/{method}-{{shard}}.zarr"
+    return f"{RESULTS}/{{sample}}{{part}}/units/{method}-{{shard}}.zarr"
 
 
 def truth_of(wildcards):
@@ -74,7 +77,7 @@ def intensity_settings(wildcards):
 
 
 def baseline_inputs(wildcards):
-    inputs = {"projections": f"{RESULTS}/{wildcards.sample}/projections.zarr"}
+    inputs = {"projections": PROJECTIONS.format(**wildcards)}
     if wildcards.baseline == "variational":
         inputs["spectral"] = units_path("spectral").format(**wildcards)
     return inputs
@@ -85,8 +88,27 @@ def baseline_settings(wildcards):
     return section.model_dump() if section else {}
 
 
+def tiling_of(wildcards):
+    """What is left when projections are withheld is small enough for a single job."""
+    shards = {"shards": 1} if wildcards.get("part") else {}
+    return CONFIG.tiling.model_dump() | shards
+
+
 def units_of(method):
-    return [units_path(method).replace("{shard}", str(shard)) for shard in SHARDS]
+    path = units_path(method).replace("{part}", "")
+    return [path.replace("{shard}", str(shard)) for shard in SHARDS]
+
+
+def held_out_inputs(wildcards):
+    """The reconstructions from which withheld projections are predicted, where there are any."""
+    if RUN.why_not_held_out(wildcards.sample):
+        return {"held_out_units": []}
+    place = ("{sample}{part}", f"{wildcards.sample}/held_out")
+    units = [units_path(method).replace(*place) for method in RUN.held_out_methods]
+    return {
+        "held_out_projections": PROJECTIONS.replace(*place),
+        "held_out_units": [path.format(shard=0) for path in units],
+    }
 
 
 def assembled_outputs():
@@ -105,7 +127,8 @@ def prior_info_of(wildcards):
 
 
 def benchmarks_of(wildcards):
-    folder = f"{RESULTS}/{wildcards.sample}/benchmarks"
+    sample = f"{RESULTS}/{wildcards.sample}"
+    folder = f"{sample}/benchmarks"
     stages = {"preprocess": f"{folder}/preprocess.tsv"}
     for method in CONFIG.methods:
         stage = {"inr": "fit_inr", "diffusion": "refine"}.get(
@@ -113,9 +136,12 @@ def benchmarks_of(wildcards):
         )
         for shard in SHARDS:
             stages[f"{stage}-{shard}"] = f"{folder}/{stage}-{shard}.tsv"
+        # Files of methods that were not ranked don't exist, and are left out.
+        withheld = f"{sample}/held_out/benchmarks/{stage}-0.tsv"
+        stages[f"{stage}, projections withheld"] = withheld
     if "diffusion" in CONFIG.methods:
         key = RUN.geometry_of(wildcards.sample).key
         stages["train_prior"] = f"{RESULTS}/priors/benchmarks/train_prior-{key}.tsv"
     return stages | {
-        stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "evaluate")
+        stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "validate", "evaluate")
     }
