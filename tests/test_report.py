@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from besselflow.report import SampleStatus, write_cohort_report, write_sample_report
+from besselflow.report.facts import methods_paragraph
 from besselflow.report.pictures import load_preview, scale_bar_um, viewer_slices
-from besselflow.report.verdict import Suspect, find_suspect, methods_paragraph, write_verdict
+from besselflow.report.verdict import Suspect, find_suspect, write_verdict
 from besselflow.store import open_projections, write_volume
 from report_cohort import list_statuses
 from report_cohort import main as report_cohort
