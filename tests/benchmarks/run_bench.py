@@ -23,16 +23,20 @@ METRICS = [
     *("chi2", "structure", "determined", "held_out_chi2", "held_out_psnr"),
     *("coverage_50", "coverage_90"),
 ]
+# Further values of --config, which is the last option before them.
+UNTRAINED = ("methods=[interpolation,spectral,variational,inr]", "final=inr")
 PATH_COLUMNS = ["acquisition", "stage_positions", "beam_profile", "ground_truth"]
 
 
-def main(geometries: list[str], extra: list[str]) -> int:
+def main(geometries: list[str], untrained: bool, extra: list[str]) -> int:
     """Run the benchmark.
 
     Parameters
     ----------
     geometries : list of str
         Beam and step, such as ``box6-step6``; empty for all.
+    untrained : bool
+        Leave out the methods that learn from other volumes.
     extra : list of str
         Further arguments for Snakemake.
 
@@ -51,6 +55,7 @@ def main(geometries: list[str], extra: list[str]) -> int:
         *("--profile", str(ROOT / "profiles" / "default")),
         *("--configfile", str(HERE / "config.yaml")),
         *("--config", f"samples={sheet}", f"results={WORK / 'results'}"),
+        *(UNTRAINED if untrained else ()),
         *extra,
     ]
     status = subprocess.run(command, cwd=ROOT).returncode
@@ -101,7 +106,10 @@ if __name__ == "__main__":
         action="append",
         help="beam and step to run; may be repeated; 'all' for all of them (default: box6-step6)",
     )
+    parser.add_argument(
+        "--untrained", action="store_true", help="only the methods that learn from no other volume"
+    )
     parser.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
     arguments = parser.parse_args()
     chosen = arguments.geometry or ["box6-step6"]
-    sys.exit(main([] if "all" in chosen else chosen, arguments.snakemake))
+    sys.exit(main([] if "all" in chosen else chosen, arguments.untrained, arguments.snakemake))
