@@ -506,6 +506,10 @@ def test_time_series_goes_through_all_methods(raw_series, prior, tmp_path):
     data = np.asarray(measured.data)
     scale = np.percentile(data, 99.9, axis=(2, 3, 4))
     np.testing.assert_allclose(measured.attributes["scale"], scale, rtol=1e-5)
+    records = open_volume(chain.volumes["inr"]).attributes["records"]
+    steps = [record["steps"] for record in sorted(records, key=lambda record: record["unit"])]
+    # The second time point starts from the first of its channel, and needs fewer steps.
+    assert steps == [INR.steps] * 2 + [round(0.4 * INR.steps)] * 2
     for method in METHODS:
         volume = chain.volume(method)
         assert volume.shape == (2, 2, 18, 24, 24)
