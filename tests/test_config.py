@@ -1,9 +1,14 @@
 """Wrong configurations are refused with all their mistakes, and with a remedy for each."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from besselflow.config import DEFAULT_METHODS, Config, load_config
 from besselflow.errors import ProblemsError
+
+ROOT = Path(__file__).parents[1]
 
 
 def problems_of(values):
@@ -128,3 +133,10 @@ def test_methods_that_state_an_uncertainty(values, expected):
 @pytest.mark.parametrize("anisotropy", ["auto", 0.5, 2])
 def test_anisotropies(anisotropy):
     assert load_config({"spectral": {"anisotropy": anisotropy}}).spectral.anisotropy == anisotropy
+
+
+def test_published_inr_is_a_valid_configuration():
+    values = yaml.safe_load((ROOT / "config" / "published_inr.yaml").read_text())
+    config = load_config(values)
+    assert config.inr.encoding == "sincos" and config.inr.neighbour_average
+    assert set(values) == {"inr"}

@@ -16,6 +16,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pandas as pd
+import yaml
 
 from besselflow.acquisition import read_stage_positions, read_tiff_stack
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
@@ -29,26 +30,12 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "bench"
 OFFSET, GAIN = 100.0, 10.0
 VOXEL_UM = (1.0, 1.0, 1.0)
-# As in the released code and the paper (Hui et al., CVPR 2024): ten octaves, eight layers of 64
-# units with the encoding fed in again halfway, mean squared error, Adam, 8192 rays per step. A ray
-# is one pixel of one projection; a column here holds as many of them as there are projections.
-PUBLISHED = {
-    "encoding": "sincos",
-    "width": 64,
-    "depth": 8,
-    "skip": True,
-    "output": "linear",
-    "loss": "squares",
-    "optimiser": "adam",
-    "learning_rate": 1e-3,
-    "steps": 3000,
-    "held_out": 0.0,
-    "precision": "float32",
-}
+PUBLISHED = yaml.safe_load((ROOT / "config" / "published_inr.yaml").read_text())["inr"]
+# A ray is one pixel of one projection; a column holds as many of them as there are projections.
 RAYS = 8192
 KINDS = {
     "published": PUBLISHED,
-    "published, neighbours averaged": PUBLISHED | {"neighbour_average": True},
+    "published, no neighbours averaged": PUBLISHED | {"neighbour_average": False},
     "sincos, our loss and optimiser": {"encoding": "sincos"},
     "gaussian, adam": {"optimiser": "adam"},
     "siren": {"encoding": "siren", "optimiser": "adam", "learning_rate": 1e-3},
@@ -86,7 +73,7 @@ def fit_one(sample: str, geometry: str, changes: dict, threads: int, queue) -> N
     problem = InrProblem(
         measured, operator, VOXEL_UM, intensity_scale(measured), model, operator.forward(spectral)
     )
-    if changes.get("encoding") == "sincos" and "depth" in changes:
+    if "columns" in changes:
         changes = changes | {"columns": max(1, RAYS // len(measured))}
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
