@@ -133,6 +133,11 @@ class Inr(Section):
         False,
         description="Smooth the volume along z over six neighbouring slices, as published.",
     )
+    leftover: bool = Field(
+        True,
+        description="Add what the spectral Gaussian process finds in the projections that the "
+        "network left over.",
+    )
     optimiser: Literal["muon", "adam"] = Field(
         "muon",
         description="`muon` takes orthogonalised steps for the matrices of the hidden layers and "
