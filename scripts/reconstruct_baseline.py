@@ -4,7 +4,8 @@
 a stationary Gaussian process whose spectrum and noise are fitted by marginal likelihood, with its
 standard deviation;
 `variational` minimises the misfit to photon noise plus a Hessian penalty over volumes without
-negative light; `richardson_lucy` is the classical deconvolution.
+negative light, and restores the contrast that the penalty takes; `richardson_lucy` is the classical
+deconvolution.
 """
 
 import time

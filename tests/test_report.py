@@ -146,6 +146,15 @@ def test_the_paragraph_names_what_the_model_of_the_beam_and_the_sample_is(tmp_pa
     assert "side lobes" not in methods_paragraph(measured, {}, "spectral", None, has_truth=False)
 
 
+@pytest.mark.parametrize(("rounds", "named"), [(4, True), (1, False)])
+def test_the_paragraph_tells_of_bregman_rounds_where_there_were_several(tmp_path, rounds, named):
+    measured = open_projections(write_sample(tmp_path, "rounds").projections)
+    records = {"variational": [{"rounds": rounds}]}
+    text = methods_paragraph(measured, records, "variational", None, has_truth=False)
+    assert "alternating direction method of multipliers" in text
+    assert (f"{rounds} Bregman rounds" in text) == named
+
+
 def test_a_page_can_be_made_with_the_least_that_a_run_gives(tmp_path):
     inputs = write_sample(
         tmp_path, "least", has_truth=False, has_uncertainty=False, methods=("interpolation",)

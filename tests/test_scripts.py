@@ -434,6 +434,21 @@ def test_methods_explain_the_data_of_a_beam_with_side_lobes(raw, tmp_path):
         assert residual.std() < 0.2 * scale
 
 
+def test_all_tiles_share_the_bregman_rounds(raw, tmp_path):
+    chain = Chain(raw, tmp_path, TILED).preprocess().reconstruct(["spectral", "variational"])
+    records = open_units(chain.units("variational")).records
+    assert len(records) > 1
+    first = next(iter(records.values()))
+    assert first["weight"] == 0.4 and first["rounds"] >= 1
+    assert first["prediction_errors"][str(first["rounds"])] == min(
+        first["prediction_errors"].values()
+    )
+    for record in records.values():
+        assert record["rounds"] == first["rounds"] and record["weight"] == first["weight"]
+        assert record["gap"] >= 0 and record["chi2"] > 0
+        assert record["rounds"] <= record["iterations"] <= 20 * record["rounds"]
+
+
 def test_side_lobes_that_reach_beyond_the_halo_are_refused(raw, tmp_path):
     chain = Chain(raw, tmp_path, TILED).preprocess()
     measured = open_projections(chain.projections)

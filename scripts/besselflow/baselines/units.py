@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from besselflow.store import Projections, open_units
 from besselflow.tiling import Unit
 
 _REGIONS_TO_FIT = 9
-_PIXELS_TO_CHOOSE_WEIGHT = 64
+_PIXELS_TO_CHOOSE_ROUNDS = 64
 
 Reconstruct = Callable[[Unit], tuple[dict[str, np.ndarray], dict[str, Any]]]
 """A work unit -> its arrays (Z, y, x) by name, and a record of numbers about it."""
@@ -88,7 +89,10 @@ def by_richardson_lucy(measured: Projections, settings: RichardsonLucy) -> Recon
 def by_variational(
     measured: Projections, spectral_units: Path, settings: Variational, seed: int, threads: int
 ) -> Reconstruct:
-    """Minimise the variational functional from the spectral solution.
+    """Solve the variational problem from the spectral solution.
+
+    Without a weight in the settings it runs Bregman rounds; their number is chosen on one region
+    for all tiles of a time point and channel, which would show seams otherwise.
 
     Parameters
     ----------
@@ -97,14 +101,16 @@ def by_variational(
         Unit store of the spectral Gaussian process, same shard.
     settings : Variational
     seed : int
-        Seed of the noise that splits the data to choose the weight.
+        Seed of the noise that splits the data to choose the number of Bregman rounds.
     threads : int
         Threads on the CPU.
     """
     # Torch takes a second to import, which the other methods need not wait for.
     from besselflow.baselines.variational import (
+        ROUND_WEIGHT,
+        Convergence,
         VariationalProblem,
-        choose_weight,
+        choose_rounds,
         solve_variational,
     )
     from besselflow.device import set_threads
@@ -113,35 +119,41 @@ def by_variational(
     spectral = open_units([spectral_units])
     operator, voxels = measured.operator, measured.voxel_size_um
 
+    until = Convergence(settings.iterations, settings.tolerance)
+
     def problem_of(data: np.ndarray, start: np.ndarray, model: SpectralModel) -> VariationalProblem:
         expected = operator.forward(start)
         variance = pixel_variance(expected, model.noise_variance, model.mean)
-        return VariationalProblem(data, variance, operator, voxels, start)
+        noise = math.sqrt(model.noise_variance)
+        return VariationalProblem(data, variance, operator, voxels, start, noise)
 
     @cache
-    def weight_of(t: int, c: int, model: SpectralModel) -> tuple[float, dict[str, float]]:
-        # The same central region in every shard, so that all tiles share one weight.
+    def rounds_of(t: int, c: int, model: SpectralModel) -> tuple[int, dict[str, float]]:
+        # The same central region in every shard.
         data = central_region(measured, t, c)
         start = posterior_mean(data, operator, model, voxels)
-        weight, errors = choose_weight(problem_of(data, start, model), seed)
-        logger.info("t %d, channel %d: weight of the penalty %.3g", t, c, weight)
-        return weight, errors
+        rounds, errors = choose_rounds(problem_of(data, start, model), until, seed)
+        logger.info("t %d, channel %d: %d Bregman rounds", t, c, rounds)
+        return rounds, errors
 
     def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         model = SpectralModel.from_record(spectral.records[unit.index])
         start = np.asarray(spectral.arrays["volume"][unit.index])
-        weight, errors = settings.weight, {}
+        weight, rounds, errors = settings.weight, 1, {}
         if weight == "auto":
-            weight, errors = weight_of(unit.t, unit.c, model)
-        progress = Progress("variational", settings.iterations)
+            weight = ROUND_WEIGHT
+            rounds, errors = rounds_of(unit.t, unit.c, model)
+        progress = Progress("variational", rounds * until.iterations)
         problem = problem_of(measured.unit_data(unit), start, model)
-        fit = solve_variational(problem, weight, settings.iterations, progress)
+        fit = solve_variational(problem, weight, until, rounds, progress)
         record = {
             "weight": weight,
+            "rounds": rounds,
             "prediction_errors": errors,
+            "iterations": fit.iterations,
             "chi2": fit.chi2,
             "objective": fit.objective,
-            "residual": fit.residual,
+            "gap": fit.gap,
         }
         return {"volume": fit.volume}, record
 
@@ -151,7 +163,7 @@ def by_variational(
 def central_region(measured: Projections, t: int, c: int) -> np.ndarray:
     """Return the projections of a small central region, shape (P, y, x)."""
     height, width = measured.data.shape[3:]
-    size = _PIXELS_TO_CHOOSE_WEIGHT
+    size = _PIXELS_TO_CHOOSE_ROUNDS
     y, x = max(0, (height - size) // 2), max(0, (width - size) // 2)
     return np.asarray(measured.data[t, c, :, y : y + size, x : x + size])
 

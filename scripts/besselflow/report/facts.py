@@ -160,8 +160,15 @@ def methods_paragraph(
     if final == "variational":
         text.append(
             "From there, the misfit to the photon noise plus a penalty on the Frobenius norm of "
-            "the Hessian was minimised over nonnegative volumes by a primal-dual splitting."
+            "the Hessian was minimised over nonnegative volumes by the alternating direction "
+            "method of multipliers."
         )
+        rounds = _mean_of(records.get("variational", []), "rounds") or 1.0
+        if rounds > 1:
+            text.append(
+                f"The fit was repeated in {rounds:.3g} Bregman rounds, chosen by how well they "
+                "predict projections of independent noise, to restore contrast in depth."
+            )
     if final in ("inr", "diffusion", "microdiffusion"):
         width = _mean_of(records.get("inr", []), "bandwidth_per_um")
         band = "" if width is None else f" with a bandwidth of {width:.3g} cycles per µm"
