@@ -469,7 +469,7 @@ class Config(Section):
     @classmethod
     def _check_final(cls, final: str, info: ValidationInfo) -> str:
         # Where the methods are wrong themselves, their own message comes first.
-        methods = info.data.get("methods", DEFAULT_METHODS)
+        methods = info.data.get("methods", METHODS)
         if final not in methods:
             raise ValueError(
                 f"`{final}` is not among the methods; add it there or choose one of "
