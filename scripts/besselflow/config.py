@@ -431,6 +431,11 @@ class Config(Section):
         validate_default=True,
         description="The method whose volume becomes `volume.ome.zarr`; one of `methods`.",
     )
+    ablation: str = Field(
+        "config/ablation.yaml",
+        min_length=1,
+        description="Path of the grid of configurations that the target `ablation` compares.",
+    )
     tiling: Tiling = Tiling()
     spectral: Spectral = Spectral()
     variational: Variational = Variational()

@@ -1,3 +1,4 @@
+ABLATION = f"{RESULTS}/ablation"
 PROJECTIONS = f"{RESULTS}/{{sample}}{{part}}/projections.zarr"
 
 
@@ -169,3 +170,27 @@ def benchmarks_of(wildcards):
     return stages | {
         stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "validate", "evaluate")
     }
+
+
+@functools.cache
+def grid():
+    """The configurations to compare; read where they are asked for only."""
+    path = CONFIG.ablation
+    if not os.path.isfile(path):
+        path = f"{workflow.basedir}/../{path}"
+    try:
+        return load_grid(path, CONFIG)
+    except InputError as error:
+        raise WorkflowError(f"Nothing was run. What has to be corrected:\n{error}")
+
+
+def scores_of_configurations(wildcards):
+    return [f"{ABLATION}/{name}.tsv" for name in grid()]
+
+
+def acquisition_files(wildcards):
+    """All files of the sheet: where one is newer, every configuration is run again."""
+    tests = [*RUN.tests.values()]
+    files = [path for row in tests for path in (row.acquisition, row.stage_positions)]
+    files += [row.ground_truth for row in (*tests, *RUN.trains.values())]
+    return [CONFIG.samples, *(str(path) for path in files if path is not None)]
