@@ -22,6 +22,8 @@ import reconstruct_baseline
 import refine
 import report_cohort
 import report_sample
+import sample_microdiffusion
+import train_microdiffusion
 import train_prior
 import validate
 from besselflow.baselines.interpolation import interpolate
@@ -31,6 +33,7 @@ from besselflow.config import (
     METHODS,
     Config,
     Inr,
+    Microdiffusion,
     Prior,
     Refine,
     RichardsonLucy,
@@ -40,6 +43,7 @@ from besselflow.config import (
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.lateral import LateralBlur
+from besselflow.microdiffusion.images import smooth_neighbours
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid
 from besselflow.report import SampleReportInputs
@@ -61,6 +65,9 @@ ITERATIVE = {
     "richardson_lucy": RichardsonLucy(iterations=5),
 }
 REFINE = Refine(evaluations=2, samples=2)
+MICRODIFFUSION = Microdiffusion(
+    channels=[8, 16], steps=4, batch=2, sampling_steps=10, checkpoint_seconds=1e-9
+)
 SEED = 3
 
 
@@ -142,6 +149,13 @@ class Chain:
         shards = range(self.tiling.shards)
         return [self.folder / "units" / f"{method}-{shard}.zarr" for shard in shards]
 
+    def train_microdiffusion(self):
+        path = self.folder / "microdiffusion.safetensors"
+        train_microdiffusion.main(
+            self.projections, self.units("inr"), MICRODIFFUSION, self.tiling, SEED, 1, path
+        )
+        return path
+
     def reconstruct(self, methods):
         for shard in range(self.tiling.shards):
             common = {"tiling": self.tiling, "shard": shard}
@@ -161,7 +175,7 @@ class Chain:
                     fit_inr.main(
                         self.projections, settings=INR, units_path=path("inr"), **learned, **common
                     )
-                else:
+                elif method == "diffusion":
                     refine.main(
                         self.projections,
                         inr_units=path("inr"),
@@ -171,6 +185,20 @@ class Chain:
                         **learned,
                         **common,
                     )
+        if "microdiffusion" in methods:
+            network = self.train_microdiffusion()
+            for shard in range(self.tiling.shards):
+                sample_microdiffusion.main(
+                    self.projections,
+                    self.units("inr")[shard],
+                    network,
+                    MICRODIFFUSION,
+                    self.tiling,
+                    SEED,
+                    shard,
+                    1,
+                    self.units("microdiffusion")[shard],
+                )
         self.volumes = {method: self.folder / f"{method}.ome.zarr" for method in methods}
         self.uncertainty = {
             method: self.folder / f"{method}_std.ome.zarr"
@@ -497,6 +525,42 @@ def test_finished_fit_leaves_no_checkpoints(whole, prior):
     }
 
 
+def test_published_scheme_stays_close_to_the_smoothed_inr(whole):
+    assert {path.name for path in whole.folder.glob("*.safetensors*")} == {
+        "microdiffusion.safetensors"
+    }
+    assert not list(whole.folder.glob("*.pt"))
+    (record,) = open_volume(whole.volumes["microdiffusion"]).attributes["records"]
+    assert record["trained_on"] == 3 and record["training_steps"] == 4
+    assert len(record["curve"]) == 4 and record["evaluations"] == 20
+    found = whole.volume("microdiffusion")[0, 0]
+    scale = open_projections(whole.projections).attributes["scale"][0][0]
+    smooth = smooth_neighbours(whole.volume("inr")[0, 0])
+    assert 0 < np.sqrt(np.mean((found - smooth) ** 2)) < 0.1 * scale
+    assert found.min() >= 0
+
+
+def test_published_scheme_learns_from_all_times_and_channels(raw_series, tmp_path):
+    chain = Chain(raw_series, tmp_path, WHOLE, truth=False).preprocess()
+    chain.reconstruct(("spectral", "inr"))
+    measured = open_projections(chain.projections)
+    images = train_microdiffusion.load_images(
+        measured, chain.units("inr"), MICRODIFFUSION, chain.tiling
+    )
+    assert images.projections.shape == images.guides.shape == (12, 24, 24)
+    data = np.asarray(measured.data).reshape(12, 24, 24)
+    scales = np.repeat(np.ravel(measured.attributes["scale"]), 3)[:, None, None]
+    np.testing.assert_allclose((images.projections + 1) / 2 * scales, data, atol=1e-3)
+    inr = np.stack(
+        [smooth_neighbours(volume) for volume in chain.volume("inr").reshape(4, 18, 24, 24)]
+    )
+    seen = measured.operator.forward(inr).reshape(12, 24, 24)
+    np.testing.assert_allclose((images.guides + 1) / 2 * scales, seen, atol=1e-3)
+    np.testing.assert_allclose(images.weights.sum(axis=1), 1)
+    # Each projection collects light from the six slices around its position.
+    assert np.argwhere(images.weights[4] > 0.1).ravel().tolist() == list(range(6, 12))
+
+
 def test_each_time_and_channel_is_reconstructed_by_itself(raw_series, tmp_path):
     chain = Chain(raw_series, tmp_path / "all", Tiling(tile=64, halo=8, shards=2))
     chain.preprocess().reconstruct(BASELINES)
@@ -528,8 +592,9 @@ def test_time_series_goes_through_all_methods(raw_series, prior, tmp_path):
     for method in METHODS:
         volume = chain.volume(method)
         assert volume.shape == (2, 2, 18, 24, 24)
-        # Few steps leave the INR dark; the others have the brightness of their own place.
-        if method != "inr":
+        # Few steps leave the INR dark, and what stays close to it; the others have the brightness
+        # of their own place.
+        if method not in ("inr", "microdiffusion"):
             seen = measured.operator.forward(volume).mean(axis=(2, 3, 4))
             np.testing.assert_allclose(seen, data.mean(axis=(2, 3, 4)), rtol=0.1)
     outputs = validation_outputs(tmp_path)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from besselflow.acquisition import read_stage_positions
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
@@ -134,6 +136,19 @@ class Run:
         """Methods that are ranked by how well they predict withheld projections."""
         chosen = self.config.validation.methods
         return [method for method in self.config.methods if not chosen or method in chosen]
+
+    @property
+    def steps_um(self) -> dict[str, float]:
+        """Median distance of the stage positions of every sample to reconstruct."""
+        positions = {
+            name: np.sort(read_stage_positions(row.stage_positions))
+            for name, row in self.tests.items()
+        }
+        # Rounded, so that stages that jitter compare equal.
+        return {
+            name: float(f"{np.median(np.diff(at)):.4g}") if len(at) > 1 else 0.0
+            for name, at in positions.items()
+        }
 
     def row_of(self, sample: str) -> dict[str, str]:
         """Return a sample's row of the sheet as text, for its report."""

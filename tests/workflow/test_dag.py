@@ -68,6 +68,18 @@ def test_shards_multiply_the_reconstructions_only(small):
     assert counts == EVERYTHING | double | {"total": 34}
 
 
+def test_published_scheme_is_trained_once_per_sample(small):
+    counts, output = plan(
+        small,
+        *("--config", "methods=[spectral,inr,microdiffusion]", "final=microdiffusion"),
+        "tiling={shards: 2}",
+    )
+    assert counts["fit_inr"] == 4
+    assert counts["train_microdiffusion"] == 2 and counts["sample_microdiffusion"] == 4
+    assert "train_prior" not in counts
+    assert "known: training the published diffusion model" in output
+
+
 def test_samples_of_other_geometry_get_a_prior_of_their_own(tmp_path):
     facility = TinyFacility(tmp_path)
     facility.add_test("coarse", step_um=6.0)

@@ -95,6 +95,8 @@ def fit_facts(records: Mapping[str, list[dict[str, Any]]], unit: str) -> list[tu
         ("chi2", "reduced chi-square of the fit", ""),
         ("evaluations", "network evaluations per slice", ""),
         ("samples", "posterior samples", ""),
+        ("trained_on", "projections trained on", ""),
+        ("training_steps", "optimiser steps of the training", ""),
         ("seconds", "computing time per work unit", "s"),
     )
     facts = []
@@ -176,6 +178,8 @@ def methods_paragraph(
             "An implicit neural representation, a multilayer perceptron on Gaussian Fourier "
             f"features{band}, was fitted to the projections through the same forward model."
         )
+    if final == "microdiffusion":
+        text.append(_describe_microdiffusion(records.get("microdiffusion", [])))
     if final == "diffusion":
         fit = records.get("diffusion", [])
         evaluations, samples = _mean_of(fit, "evaluations"), _mean_of(fit, "samples")
@@ -200,6 +204,33 @@ def methods_paragraph(
     software = ", ".join(f"{name} {number}" for name, number in software_versions().items())
     text.append(f"Software: {software}.")
     return " ".join(text)
+
+
+def _describe_microdiffusion(records: list[dict[str, Any]]) -> str:
+    weight, guidance = _mean_of(records, "inr_weight"), _mean_of(records, "guidance")
+    evaluations, trained_on = _mean_of(records, "evaluations"), _mean_of(records, "trained_on")
+    known = [
+        name
+        for key, name in (("image", "on the nearest projection"), ("position", "on its depth"))
+        if any(record.get(f"{key}_embedding") for record in records)
+    ]
+    text = "Each slice was sampled from a two-dimensional denoising diffusion model"
+    if trained_on is not None:
+        text += f", trained on {trained_on:.0f} projections of this sample alone"
+    if known:
+        text += f", and conditioned {' and '.join(known)}"
+        if guidance:
+            text += f" with classifier-free guidance of weight {guidance:g}"
+    if evaluations is not None:
+        text += f", in {evaluations:.0f} network evaluations"
+    if not weight:
+        return text + "; the representation did not take part in it."
+    smooth = any(record.get("neighbour_average") for record in records)
+    return (
+        f"{text}; before every step, its state was interpolated linearly with the slice of the "
+        f"representation{', averaged with its neighbours,' if smooth else ''} at a weight of "
+        f"{weight:g} for the latter."
+    )
 
 
 def _mean_of(records: list[dict[str, Any]], key: str) -> float | None:

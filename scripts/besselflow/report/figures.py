@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
@@ -326,6 +328,34 @@ def draw_score_distribution(metrics: pd.DataFrame, final: str, theme: Theme) -> 
     axes.set_xticks(places, names)
     axes.set_xlim(-0.6, len(methods) - 0.4)
     axes.set_ylabel("PSNR (dB), mean over slices")
+    return figure
+
+
+def draw_quality_by_step(
+    table: pd.DataFrame, metric: str | None, label: str, theme: Theme
+) -> Figure:
+    """Draw the quality of every configuration against the step of the stage.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``configuration step_um`` and the metric; one row per configuration and step.
+    metric, label : str
+        Which column to draw, and what the axis calls it; without a metric, the axes stay empty.
+    theme : Theme
+        Colours.
+    """
+    figure, axes = _axes(theme, (8.2, 4.2))
+    axes.set_xlabel("step of the stage (µm)")
+    axes.set_ylabel(label)
+    if metric is None:
+        return figure
+    names = list(dict.fromkeys(table["configuration"]))
+    for number, (name, marker) in enumerate(zip(names, cycle("osD^vPX<>*"), strict=False)):
+        rows = table[table["configuration"] == name].sort_values("step_um")
+        colour = colormaps["turbo"](0.08 + 0.84 * number / max(len(names) - 1, 1))
+        axes.plot(rows["step_um"], rows[metric], color=colour, marker=marker, ms=5, label=name)
+    _legend_beside(axes, theme)
     return figure
 
 

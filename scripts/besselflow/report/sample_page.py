@@ -100,6 +100,11 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
             "training loss",
             "diffusion",
         ),
+        microdiffusion_curve=training_figure(
+            [record["curve"] for record in records.get("microdiffusion", []) if "curve" in record],
+            "training loss",
+            "microdiffusion",
+        ),
         prior=inputs.prior_info or {},
         fits=fit_facts(records, measured.unit),
         stages=read_benchmarks(inputs.benchmarks),
