@@ -421,7 +421,7 @@ def test_methods_explain_the_data(whole):
         residual = measured.operator.forward(whole.volume(method)) - np.asarray(measured.data)
         chi2[method] = np.mean(residual**2) / variance
         assert chi2[method] < 1.3
-    assert whole.volume("inr").min() > 0
+    assert whole.volume("inr").min() >= 0
 
 
 @pytest.mark.parametrize("method", ["spectral", "diffusion"])
