@@ -15,6 +15,7 @@ _TITLES = {
     "interpolation": "interpolation",
     "spectral": "spectral Gaussian process",
     "inr": "INR",
+    "microdiffusion": "MicroDiffusion",
     "diffusion": "INR + diffusion",
     "truth": "ground truth",
 }

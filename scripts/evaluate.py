@@ -1,9 +1,9 @@
-"""Score every method of a sample: against ground truth where there is one, and against the data.
+"""Score every method of a sample against ground truth, where there is one.
 
-With ground truth, PSNR, SSIM, Dice and the coverage of the uncertainty follow the definitions in
-`besselflow.metrics`. With or without it, each volume is imaged again through the beam and compared
-with the measured projections: chi2 is the mean squared residual in units of the noise variance that
-the spectral Gaussian process found in the same projections.
+PSNR, SSIM, Dice and the coverage of the uncertainty follow the definitions in `besselflow.metrics`.
+Where some of the scored slices were seen by no projection, the PSNR of those that were and of those
+that were not is told apart. The table of scores begins with what `validate` found without ground
+truth.
 """
 
 from pathlib import Path
@@ -12,28 +12,10 @@ import numpy as np
 import pandas as pd
 
 from besselflow.job import logger, run_script
-from besselflow.metrics import describe_truth, reduced_chi_square, score_volume, scored_slices
-from besselflow.store import atomic_path, open_projections, open_volume
+from besselflow.metrics import METRIC_COLUMNS, describe_truth, score_volume, scored_slices
+from besselflow.store import open_projections, open_volume, write_tsv
 
-METRIC_COLUMNS = ["sample", "method", "metric", "value"]
 SLICE_COLUMNS = ["sample", "method", "t", "c", "z_um", "psnr", "ssim", "seen"]
-
-
-def fitted_noise_variance(volume: Path) -> float:
-    """Return the mean noise variance over the work units of a spectral volume.
-
-    Parameters
-    ----------
-    volume : path
-        OME-Zarr volume of the method `spectral`.
-
-    Returns
-    -------
-    float
-        Variance of a projected pixel, in the squared unit of the projections.
-    """
-    records = open_volume(volume).attributes["records"]
-    return float(np.mean([record["noise_variance"] for record in records]))
 
 
 def main(
@@ -45,7 +27,7 @@ def main(
     sample: str,
     metrics_path: Path,
     slices_path: Path,
-    noise_variance: float | None = None,
+    validation: Path | None = None,
 ) -> None:
     """Write the scores of all methods of one sample.
 
@@ -66,8 +48,8 @@ def main(
     metrics_path, slices_path : path
         Tables to write: ``sample method metric value``, and one row per method and scored slice
         (``sample method t c z_um psnr ssim seen``), empty without ground truth.
-    noise_variance : float or None
-        Variance of a projected pixel; without it, chi2 is left out.
+    validation : path or None
+        Table of scores that need no ground truth, which become part of the scores.
     """
     measured = open_projections(projections)
     grid = measured.grid
@@ -82,24 +64,43 @@ def main(
         if true is not None:
             std = open_volume(uncertainty[method]).data if method in uncertainty else None
             scores = score_volume(estimate, true, scored, ssim_window, std, reference)
-            values.update(scores.summary)
+            values.update(scores.summary | score_by_sight(scores.slices, seen))
             z = scores.slices["z"].to_numpy()
             table = scores.slices.assign(
                 sample=sample, method=method, z_um=grid.centres_um[z], seen=seen[z]
             )
             tables.append(table[SLICE_COLUMNS])
-        if noise_variance is not None:
-            values["chi2"] = reduced_chi_square(estimate, measured, noise_variance)
+            logger.info("%s: %s", method, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
         metrics += [(sample, method, name, value) for name, value in values.items()]
-        logger.info("%s: %s", method, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-    _write_tsv(pd.DataFrame(metrics, columns=METRIC_COLUMNS), metrics_path)
+    table = pd.DataFrame(metrics, columns=METRIC_COLUMNS)
+    if validation is not None:
+        without_truth = pd.read_csv(validation, sep="\t", dtype={"sample": str})
+        table = pd.concat([without_truth, table]) if metrics else without_truth
+    write_tsv(metrics_path, table)
     empty = pd.DataFrame(columns=SLICE_COLUMNS)
-    _write_tsv(pd.concat(tables) if tables else empty, slices_path)
+    write_tsv(slices_path, pd.concat(tables) if tables else empty)
 
 
-def _write_tsv(table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
+def score_by_sight(slices: pd.DataFrame, seen: np.ndarray) -> dict[str, float]:
+    """Return the PSNR of the slices that projections saw, and of those that none saw.
+
+    Parameters
+    ----------
+    slices : pandas.DataFrame
+        Columns ``z`` (index) and ``psnr`` of the scored slices.
+    seen : numpy.ndarray of bool, shape (Z,)
+        Slices that at least one projection collects light from.
+
+    Returns
+    -------
+    dict
+        ``psnr_seen`` and ``psnr_unseen`` in dB; empty unless there are slices of both kinds.
+    """
+    sight = seen[slices["z"].to_numpy()]
+    if sight.all() or not sight.any():
+        return {}
+    psnr = slices["psnr"].to_numpy()
+    return {"psnr_seen": float(psnr[sight].mean()), "psnr_unseen": float(psnr[~sight].mean())}
 
 
 if __name__ == "__main__":
@@ -117,7 +118,5 @@ if __name__ == "__main__":
         sample=snakemake.wildcards.sample,
         metrics_path=snakemake.output.metrics,
         slices_path=snakemake.output.slices,
-        noise_variance=(
-            fitted_noise_variance(methods["spectral"]) if "spectral" in methods else None
-        ),
+        validation=snakemake.input.validation,
     )

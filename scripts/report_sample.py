@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from besselflow.job import logger, run_script
-from besselflow.report import SampleReportInputs, write_sample_report
+from besselflow.report import SampleReportInputs, ValidationFiles, write_sample_report
 
 
 def main(inputs: SampleReportInputs, report: Path, prior_info: Path | None = None) -> None:
@@ -46,6 +46,14 @@ if __name__ == "__main__":
             row=params.row,
             picture_pixels=params.picture_pixels,
             benchmarks=params.benchmarks,
+            validation=ValidationFiles(
+                sources.by_projection,
+                sources.by_slice,
+                sources.maps,
+                sources.determined,
+                sources.held_out,
+                params.not_held_out,
+            ),
         ),
         report=snakemake.output.report,
         prior_info=sources.get("prior_info") or None,

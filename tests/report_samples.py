@@ -11,10 +11,11 @@ from scipy.ndimage import gaussian_filter
 
 from besselflow.beam import box_profile
 from besselflow.projection import AxialGrid
-from besselflow.report import SampleReportInputs, write_sample_report
+from besselflow.report import SampleReportInputs, ValidationFiles, write_sample_report
 from besselflow.store import Projections, write_projections, write_volume
-from evaluate import fitted_noise_variance
 from evaluate import main as evaluate
+from validate import Outputs
+from validate import main as validate
 
 METHODS = ("interpolation", "spectral", "inr", "diffusion")
 _NOISE = 2.0
@@ -69,7 +70,8 @@ def write_sample(
         error = gaussian_filter(rng.normal(0, 1, shape), blur)
         error *= _ERROR[method] / error.std()
         path = folder / "volume.ome.zarr" if method == methods[-1] else work / f"{method}.ome.zarr"
-        _write(path, np.maximum(tissue + error, 0), measured, method, _records(method))
+        records = _records(method, sizes.times * sizes.channels)
+        _write(path, np.maximum(tissue + error, 0), measured, method, records)
         volumes[method] = path
     truth = work / "truth.ome.zarr" if has_truth else None
     if truth:
@@ -78,7 +80,8 @@ def write_sample(
     if uncertainty:
         spread = 1.5 + 0.05 * tissue
         _write(uncertainty, spread, measured, "uncertainty", [])
-    noise = fitted_noise_variance(volumes["spectral"]) if "spectral" in methods else None
+    outputs = validation_outputs(folder)
+    validate(volumes, methods[-1], work / "projections.zarr", None, sample, outputs)
     evaluate(
         volumes,
         truth,
@@ -88,7 +91,7 @@ def write_sample(
         sample,
         folder / "metrics.tsv",
         folder / "slices.tsv",
-        noise,
+        outputs.metrics,
     )
     benchmark = work / "fit_inr.tsv"
     benchmark.write_text("s\th:m:s\tmax_rss\tcpu_time\n61.5\t0:01:01\t512.25\t-\n")
@@ -112,6 +115,32 @@ def write_sample(
         row=row or {"sample": sample, "beam_profile": "box:6um", "ground_truth": ""},
         picture_pixels=picture_pixels,
         benchmarks={"fit_inr": benchmark, "refine": work / "missing.tsv"},
+        validation=validation_files(outputs, "No projection was withheld: 4 are too few."),
+    )
+
+
+def validation_outputs(folder: Path) -> Outputs:
+    """Return the files of the rule `validate` in the folder of a sample."""
+    inside = folder / "validation"
+    return Outputs(
+        metrics=inside / "metrics.tsv",
+        projections=inside / "projections.tsv",
+        depth=inside / "depth.tsv",
+        maps=inside / "residual_maps.npz",
+        determined=folder / "determined.ome.zarr",
+        held_out=folder / "held_out.tsv",
+    )
+
+
+def validation_files(outputs: Outputs, not_held_out: str | None = None) -> ValidationFiles:
+    """Return what the report reads of the files of the rule `validate`."""
+    return ValidationFiles(
+        outputs.projections,
+        outputs.depth,
+        outputs.maps,
+        outputs.determined,
+        outputs.held_out,
+        not_held_out,
     )
 
 
@@ -137,22 +166,18 @@ def _write(path, values, measured, method, records):
     )
 
 
-def _records(method):
+def _records(method, places):
     curve = [[step, 40.0 / (1 + step / 30)] for step in range(0, 1500, 25)]
-    return {
-        "interpolation": [{"unit": 0}],
-        "spectral": [
-            {
-                "unit": 0,
-                "amplitude": 12.0,
-                "length_um": 2.4,
-                "smoothness": 2.0,
-                "noise_variance": _NOISE**2,
-                "mean": 16.0,
-            }
-        ],
-        "inr": [
-            {"unit": 0, "bandwidth_per_um": 0.11, "curve": curve, "seconds": 48.2, "chi2": 0.97}
-        ],
-        "diffusion": [{"unit": 0, "evaluations": 10, "samples": 4}],
+    record = {
+        "interpolation": {},
+        "spectral": {
+            "amplitude": 12.0,
+            "length_um": 2.4,
+            "smoothness": 2.0,
+            "noise_variance": _NOISE**2,
+            "mean": 16.0,
+        },
+        "inr": {"bandwidth_per_um": 0.11, "curve": curve, "seconds": 48.2, "chi2": 0.97},
+        "diffusion": {"evaluations": 10, "samples": 4},
     }[method]
+    return [record | {"unit": unit} for unit in range(places)]

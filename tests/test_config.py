@@ -1,9 +1,14 @@
 """Wrong configurations are refused with all their mistakes, and with a remedy for each."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from besselflow.config import DEFAULT_METHODS, Config, load_config
 from besselflow.errors import ProblemsError
+
+ROOT = Path(__file__).parents[1]
 
 
 def problems_of(values):
@@ -49,6 +54,14 @@ def test_unknown_keys_get_a_suggestion(values, key, remedy):
         ({"prior": {"patch": 60}}, "prior.patch", "multiple of 16"),
         ({"evaluate": {"ssim_window": 8}}, "evaluate.ssim_window", "odd"),
         ({"refine": {"evaluations": 26}}, "refine.evaluations", "less than or equal to 25"),
+        ({"microdiffusion": {"channels": [20, 8]}}, "microdiffusion.channels", "multiples of 8"),
+        ({"microdiffusion": {"inr_weight": 1}}, "microdiffusion.inr_weight", "less than 1"),
+        ({"microdiffusion": {"beta_start": 0.5}}, "microdiffusion.beta_end", "below beta_start"),
+        (
+            {"microdiffusion": {"timesteps": 30}},
+            "microdiffusion.sampling_steps",
+            "fewer timesteps than sampling_steps",
+        ),
         ({"methods": []}, "methods", "at least 1"),
         ({"results": ""}, "results", "at least 1 character"),
         ({"samples": None}, "samples", "valid string"),
@@ -73,6 +86,7 @@ def test_misspelt_method_gets_a_suggestion():
     [
         (["inr"], "inr", "methods", "`inr` builds on `spectral`"),
         (["spectral", "diffusion"], "diffusion", "methods", "`diffusion` builds on `inr`"),
+        (["microdiffusion"], "microdiffusion", "methods", "`microdiffusion` builds on `inr`"),
         (["spectral", "spectral"], "spectral", "methods", "listed 2 times"),
         (["spectral"], "inr", "final", "`inr` is not among the methods"),
     ],
@@ -128,3 +142,10 @@ def test_methods_that_state_an_uncertainty(values, expected):
 @pytest.mark.parametrize("anisotropy", ["auto", 0.5, 2])
 def test_anisotropies(anisotropy):
     assert load_config({"spectral": {"anisotropy": anisotropy}}).spectral.anisotropy == anisotropy
+
+
+def test_published_inr_is_a_valid_configuration():
+    values = yaml.safe_load((ROOT / "config" / "published_inr.yaml").read_text())
+    config = load_config(values)
+    assert config.inr.encoding == "sincos" and config.inr.neighbour_average
+    assert set(values) == {"inr"}

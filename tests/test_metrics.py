@@ -6,17 +6,14 @@ import pytest
 from skimage.filters import threshold_otsu
 from skimage.metrics import structural_similarity
 
-from besselflow.beam import box_profile
 from besselflow.errors import InputError
 from besselflow.metrics import (
     PSNR_CAP_DB,
     describe_truth,
-    reduced_chi_square,
     score_volume,
     scored_slices,
 )
 from besselflow.projection import AxialGrid
-from besselflow.store import Projections
 
 SHAPE = (2, 2, 9, 20, 24)
 SCORED = np.array([False, True, True, True, True, True, True, True, False])
@@ -168,35 +165,3 @@ def test_slices_between_the_first_and_last_position_are_scored():
     scored = scored_slices(grid, np.array([0.3, 2.0, 1.1]))
     assert grid.centres_um[scored][[0, -1]] == pytest.approx([0.3, 2.0])
     assert scored.sum() == 18
-
-
-def acquisition(data, positions, n_slices, lateral_kernel=None):
-    return Projections(
-        data=lazy(data, (1, 1, len(positions), 7, 9)),
-        positions_um=positions,
-        profile=box_profile(3.0),
-        grid=AxialGrid(0.0, 1.0, n_slices),
-        pixel_size_um=(1.0, 1.0),
-        unit="photons",
-        lateral_kernel=lateral_kernel,
-    )
-
-
-@pytest.mark.parametrize("kernel", [None, np.outer([0.3, 0.4, 0.3], np.full(7, 1 / 7))], ids=str)
-def test_chi_square_is_one_for_the_true_volume_and_zero_for_its_own_projections(kernel):
-    rng = np.random.default_rng(4)
-    volume = rng.random((1, 2, 12, 150, 140)).astype("float32") * 100
-    positions = np.array([1.0, 4.0, 7.0, 10.0])
-    empty = acquisition(np.zeros((1, 2, 4, 150, 140), "float32"), positions, 12, kernel)
-    clean = empty.operator.forward(volume)
-    noisy = (clean + rng.normal(0, 2, clean.shape)).astype("float32")
-    found = reduced_chi_square(lazy(volume), acquisition(noisy, positions, 12, kernel), 4.0)
-    assert found == pytest.approx(1, abs=0.02)
-    exact = reduced_chi_square(lazy(volume), acquisition(clean, positions, 12, kernel), 4.0)
-    assert exact == pytest.approx(0, abs=1e-9)
-
-
-def test_chi_square_refuses_a_noise_variance_of_zero():
-    data = acquisition(np.ones((1, 1, 1, 7, 9), "float32"), np.array([1.0]), 3)
-    with pytest.raises(ValueError, match="must be positive"):
-        reduced_chi_square(da.ones((1, 1, 3, 7, 9)), data, 0.0)

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from besselflow.report import SampleStatus, write_cohort_report, write_sample_report
+from besselflow.report.facts import methods_paragraph
 from besselflow.report.pictures import load_preview, scale_bar_um, viewer_slices
-from besselflow.report.verdict import Suspect, find_suspect, methods_paragraph, write_verdict
+from besselflow.report.verdict import Suspect, find_suspect, write_verdict
 from besselflow.store import open_projections, write_volume
 from report_cohort import list_statuses
 from report_cohort import main as report_cohort
@@ -154,6 +155,33 @@ def test_the_paragraph_tells_of_bregman_rounds_where_there_were_several(tmp_path
     assert (f"{rounds} Bregman rounds" in text) == named
 
 
+def test_the_paragraph_says_how_the_published_scheme_was_run(tmp_path):
+    inputs = write_sample(tmp_path, "published")
+    measured = open_projections(inputs.projections)
+    record = {
+        "inr_weight": 0.9,
+        "guidance": 1.8,
+        "evaluations": 100,
+        "trained_on": 21,
+        "image_embedding": True,
+        "position_embedding": True,
+        "neighbour_average": True,
+    }
+
+    def paragraph(**changes):
+        records = {"microdiffusion": [record | changes]}
+        return methods_paragraph(measured, records, "microdiffusion", None, has_truth=False)
+
+    text = paragraph()
+    assert "trained on 21 projections of this sample alone" in text
+    assert "on the nearest projection and on its depth" in text
+    assert "guidance of weight 1.8, in 100 network evaluations" in text
+    assert "averaged with its neighbours, at a weight of 0.9" in text
+    assert "did not take part" in paragraph(inr_weight=0)
+    without = paragraph(image_embedding=False, position_embedding=False)
+    assert "conditioned" not in without and "guidance" not in without
+
+
 def test_a_page_can_be_made_with_the_least_that_a_run_gives(tmp_path):
     inputs = write_sample(
         tmp_path, "least", has_truth=False, has_uncertainty=False, methods=("interpolation",)
@@ -249,7 +277,10 @@ def test_a_verdict_judges_the_uncertainty(coverage, word):
     assert f"its stated uncertainty is {word}" in verdict.sentence
 
 
-@pytest.mark.parametrize(("chi2", "word"), [(0.4, "explains"), (1.5, "nearly"), (3, "contradicts")])
+@pytest.mark.parametrize(
+    ("chi2", "word"),
+    [(0.4, "follows the noise"), (0.8, "explains"), (1.5, "nearly"), (3, "contradicts")],
+)
 def test_a_verdict_without_truth_judges_the_agreement_with_the_data(chi2, word):
     verdict = write_verdict({"inr": {"chi2": chi2}}, "inr", False, None, Suspect(3, "there"))
     assert word in verdict.sentence

@@ -22,7 +22,10 @@ import reconstruct_baseline
 import refine
 import report_cohort
 import report_sample
+import sample_microdiffusion
+import train_microdiffusion
 import train_prior
+import validate
 from besselflow.baselines.interpolation import interpolate
 from besselflow.beam import box_profile
 from besselflow.config import (
@@ -30,6 +33,7 @@ from besselflow.config import (
     METHODS,
     Config,
     Inr,
+    Microdiffusion,
     Prior,
     Refine,
     RichardsonLucy,
@@ -39,12 +43,15 @@ from besselflow.config import (
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.lateral import LateralBlur
+from besselflow.microdiffusion.images import smooth_neighbours
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid
 from besselflow.report import SampleReportInputs
 from besselflow.simulate import Detector, simulate_acquisition
 from besselflow.store import open_projections, open_units, open_volume, write_projections
 from besselflow.tiling import list_units
+from besselflow.validation import Noise
+from report_samples import validation_outputs
 
 VOXEL = (1.0, 0.5, 0.5)
 POSITIONS = np.array([2.5, 8.5, 14.5])
@@ -58,6 +65,9 @@ ITERATIVE = {
     "richardson_lucy": RichardsonLucy(iterations=5),
 }
 REFINE = Refine(evaluations=2, samples=2)
+MICRODIFFUSION = Microdiffusion(
+    channels=[8, 16], steps=4, batch=2, sampling_steps=10, checkpoint_seconds=1e-9
+)
 SEED = 3
 
 
@@ -139,6 +149,13 @@ class Chain:
         shards = range(self.tiling.shards)
         return [self.folder / "units" / f"{method}-{shard}.zarr" for shard in shards]
 
+    def train_microdiffusion(self):
+        path = self.folder / "microdiffusion.safetensors"
+        train_microdiffusion.main(
+            self.projections, self.units("inr"), MICRODIFFUSION, self.tiling, SEED, 1, path
+        )
+        return path
+
     def reconstruct(self, methods):
         for shard in range(self.tiling.shards):
             common = {"tiling": self.tiling, "shard": shard}
@@ -158,7 +175,7 @@ class Chain:
                     fit_inr.main(
                         self.projections, settings=INR, units_path=path("inr"), **learned, **common
                     )
-                else:
+                elif method == "diffusion":
                     refine.main(
                         self.projections,
                         inr_units=path("inr"),
@@ -168,6 +185,20 @@ class Chain:
                         **learned,
                         **common,
                     )
+        if "microdiffusion" in methods:
+            network = self.train_microdiffusion()
+            for shard in range(self.tiling.shards):
+                sample_microdiffusion.main(
+                    self.projections,
+                    self.units("inr")[shard],
+                    network,
+                    MICRODIFFUSION,
+                    self.tiling,
+                    SEED,
+                    shard,
+                    1,
+                    self.units("microdiffusion")[shard],
+                )
         self.volumes = {method: self.folder / f"{method}.ome.zarr" for method in methods}
         self.uncertainty = {
             method: self.folder / f"{method}_std.ome.zarr"
@@ -231,6 +262,8 @@ def reported(whole):
     """Scores and pages of the chain, under the workflow's names."""
     results = whole.folder / "results"
     folder = results / "mouse"
+    outputs = validation_outputs(folder)
+    validate.main(whole.volumes, "diffusion", whole.projections, None, "mouse", outputs)
     evaluate.main(
         whole.volumes,
         whole.truth_volume,
@@ -240,7 +273,7 @@ def reported(whole):
         "mouse",
         folder / "metrics.tsv",
         folder / "slice_metrics.tsv",
-        evaluate.fitted_noise_variance(whole.volumes["spectral"]),
+        outputs.metrics,
     )
     report_sample.main(
         SampleReportInputs(
@@ -357,8 +390,12 @@ def test_tiles_do_not_change_interpolation(whole, tiled):
     )
 
 
+def fitted_noise_variance(chain):
+    return float(Noise.from_spectral(open_volume(chain.volumes["spectral"])).variance.mean())
+
+
 def test_tiles_change_spectral_less_than_the_noise(whole, tiled):
-    noise = evaluate.fitted_noise_variance(tiled.volumes["spectral"]) ** 0.5
+    noise = fitted_noise_variance(tiled) ** 0.5
     difference = tiled.volume("spectral") - whole.volume("spectral")
     assert np.sqrt(np.mean(difference**2)) < noise
     models = [
@@ -378,13 +415,13 @@ def test_one_model_is_fitted_to_all_tiles(tiled):
 
 def test_methods_explain_the_data(whole):
     measured = open_projections(whole.projections)
-    variance = evaluate.fitted_noise_variance(whole.volumes["spectral"])
+    variance = fitted_noise_variance(whole)
     chi2 = {}
     for method in ("spectral", "diffusion"):
         residual = measured.operator.forward(whole.volume(method)) - np.asarray(measured.data)
         chi2[method] = np.mean(residual**2) / variance
         assert chi2[method] < 1.3
-    assert whole.volume("inr").min() > 0
+    assert whole.volume("inr").min() >= 0
 
 
 @pytest.mark.parametrize("method", ["spectral", "diffusion"])
@@ -488,6 +525,42 @@ def test_finished_fit_leaves_no_checkpoints(whole, prior):
     }
 
 
+def test_published_scheme_stays_close_to_the_smoothed_inr(whole):
+    assert {path.name for path in whole.folder.glob("*.safetensors*")} == {
+        "microdiffusion.safetensors"
+    }
+    assert not list(whole.folder.glob("*.pt"))
+    (record,) = open_volume(whole.volumes["microdiffusion"]).attributes["records"]
+    assert record["trained_on"] == 3 and record["training_steps"] == 4
+    assert len(record["curve"]) == 4 and record["evaluations"] == 20
+    found = whole.volume("microdiffusion")[0, 0]
+    scale = open_projections(whole.projections).attributes["scale"][0][0]
+    smooth = smooth_neighbours(whole.volume("inr")[0, 0])
+    assert 0 < np.sqrt(np.mean((found - smooth) ** 2)) < 0.1 * scale
+    assert found.min() >= 0
+
+
+def test_published_scheme_learns_from_all_times_and_channels(raw_series, tmp_path):
+    chain = Chain(raw_series, tmp_path, WHOLE, truth=False).preprocess()
+    chain.reconstruct(("spectral", "inr"))
+    measured = open_projections(chain.projections)
+    images = train_microdiffusion.load_images(
+        measured, chain.units("inr"), MICRODIFFUSION, chain.tiling
+    )
+    assert images.projections.shape == images.guides.shape == (12, 24, 24)
+    data = np.asarray(measured.data).reshape(12, 24, 24)
+    scales = np.repeat(np.ravel(measured.attributes["scale"]), 3)[:, None, None]
+    np.testing.assert_allclose((images.projections + 1) / 2 * scales, data, atol=1e-3)
+    inr = np.stack(
+        [smooth_neighbours(volume) for volume in chain.volume("inr").reshape(4, 18, 24, 24)]
+    )
+    seen = measured.operator.forward(inr).reshape(12, 24, 24)
+    np.testing.assert_allclose((images.guides + 1) / 2 * scales, seen, atol=1e-3)
+    np.testing.assert_allclose(images.weights.sum(axis=1), 1)
+    # Each projection collects light from the six slices around its position.
+    assert np.argwhere(images.weights[4] > 0.1).ravel().tolist() == list(range(6, 12))
+
+
 def test_each_time_and_channel_is_reconstructed_by_itself(raw_series, tmp_path):
     chain = Chain(raw_series, tmp_path / "all", Tiling(tile=64, halo=8, shards=2))
     chain.preprocess().reconstruct(BASELINES)
@@ -512,19 +585,38 @@ def test_time_series_goes_through_all_methods(raw_series, prior, tmp_path):
     data = np.asarray(measured.data)
     scale = np.percentile(data, 99.9, axis=(2, 3, 4))
     np.testing.assert_allclose(measured.attributes["scale"], scale, rtol=1e-5)
+    records = open_volume(chain.volumes["inr"]).attributes["records"]
+    steps = [record["steps"] for record in sorted(records, key=lambda record: record["unit"])]
+    # The second time point starts from the first of its channel, and needs fewer steps.
+    assert steps == [INR.steps] * 2 + [round(0.4 * INR.steps)] * 2
     for method in METHODS:
         volume = chain.volume(method)
         assert volume.shape == (2, 2, 18, 24, 24)
-        # Few steps leave the INR dark; the others have the brightness of their own place.
-        if method != "inr":
+        # Few steps leave the INR dark, and what stays close to it; the others have the brightness
+        # of their own place.
+        if method not in ("inr", "microdiffusion"):
             seen = measured.operator.forward(volume).mean(axis=(2, 3, 4))
             np.testing.assert_allclose(seen, data.mean(axis=(2, 3, 4)), rtol=0.1)
+    outputs = validation_outputs(tmp_path)
+    validate.main(chain.volumes, "diffusion", chain.projections, None, "m", outputs)
     metrics = tmp_path / "metrics.tsv"
     evaluate.main(
-        chain.volumes, None, chain.projections, {}, 7, "m", metrics, tmp_path / "s.tsv", 20.0
+        chain.volumes,
+        None,
+        chain.projections,
+        {},
+        7,
+        "m",
+        metrics,
+        tmp_path / "s.tsv",
+        outputs.metrics,
     )
     table = pd.read_csv(metrics, sep="\t")
-    assert set(table["metric"]) == {"chi2"} and set(table["method"]) == set(METHODS)
+    assert set(table["metric"]) == {"chi2", "structure", "determined"}
+    assert set(table["method"]) == set(METHODS)
+    by_projection = pd.read_csv(outputs.projections, sep="\t")
+    assert len(by_projection) == len(METHODS) * 2 * 2 * 3
+    assert len(pd.read_csv(outputs.depth, sep="\t")) == len(METHODS) * 2 * 2 * 18
     assert len(pd.read_csv(tmp_path / "s.tsv", sep="\t")) == 0
 
 

@@ -66,6 +66,22 @@ def test_shards_partition_the_units(times, channels, shards):
     assert max(sizes) - min(sizes) <= 1 + (len(units) % shards > 0)
 
 
+@given(st.integers(1, 20), st.integers(1, 3), st.integers(1, 12), st.integers(1, 9))
+def test_chains_of_time_points_stay_in_one_job_in_order(times, channels, shards, chain):
+    units = list_units((times, channels, 4, 50, 20), 16, 4)
+    parts = [units_of_shard(units, shard, shards, chain) for shard in range(shards)]
+    assert sorted((u for part in parts for u in part), key=lambda unit: unit.index) == units
+    home = {u.index: shard for shard, part in enumerate(parts) for u in part}
+    for part in parts:
+        for before, unit in pairwise(part):
+            if unit.t % chain:
+                assert (before.t, before.c, before.tile) == (unit.t - 1, unit.c, unit.tile)
+    for unit in units:
+        if unit.t % chain:
+            first = next(u for u in units if (u.c, u.tile, u.t) == (unit.c, unit.tile, unit.t - 1))
+            assert home[first.index] == home[unit.index]
+
+
 @given(LENGTHS, TILES, HALOS)
 @settings(max_examples=200, deadline=None)
 def test_weights_are_positive_and_sum_to_at_least_one(length, tile, halo):

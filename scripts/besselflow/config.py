@@ -17,11 +17,24 @@ from pydantic import (
 
 from besselflow.errors import Problem, ProblemsError
 
-Method = Literal["interpolation", "spectral", "variational", "richardson_lucy", "inr", "diffusion"]
+Method = Literal[
+    "interpolation",
+    "spectral",
+    "variational",
+    "richardson_lucy",
+    "inr",
+    "microdiffusion",
+    "diffusion",
+]
 METHODS: tuple[str, ...] = get_args(Method)
 BASELINES = ("interpolation", "spectral", "variational", "richardson_lucy")
 DEFAULT_METHODS = ("interpolation", "spectral", "variational", "inr", "diffusion")
-_NEEDS = {"variational": ("spectral",), "inr": ("spectral",), "diffusion": ("inr",)}
+_NEEDS = {
+    "variational": ("spectral",),
+    "inr": ("spectral",),
+    "microdiffusion": ("inr",),
+    "diffusion": ("inr",),
+}
 
 _AUTO_OR_NUMBER = {
     ("spectral", "anisotropy"),
@@ -38,6 +51,12 @@ class Section(BaseModel):
     """A section that forbids unknown keys: a typo must not silently fall back to a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _multiples_of_8(channels: list[int]) -> list[int]:
+    if any(number % 8 for number in channels):
+        raise ValueError("channels must be multiples of 8, such as [24, 48, 72]")
+    return channels
 
 
 class Tiling(Section):
@@ -141,6 +160,11 @@ class Inr(Section):
         False,
         description="Smooth the volume along z over six neighbouring slices, as published.",
     )
+    leftover: bool = Field(
+        True,
+        description="Add what the spectral Gaussian process finds in the projections that the "
+        "network left over.",
+    )
     optimiser: Literal["muon", "adam"] = Field(
         "muon",
         description="`muon` takes orthogonalised steps for the matrices of the hidden layers and "
@@ -174,6 +198,89 @@ class Inr(Section):
     )
 
 
+class Microdiffusion(Section):
+    """The published scheme (Hui et al., CVPR 2024), trained on each sample's own projections."""
+
+    inr_weight: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9,
+        description="Weight of the INR in what the network is trained to denoise, and in the state "
+        "before every sampling step. 0 is diffusion without INR.",
+    )
+    neighbour_average: bool = Field(
+        True,
+        description="Smooth the INR along z over neighbouring slices, as published, unless "
+        "`inr.neighbour_average` has done so.",
+    )
+    use_image_embedding: bool = Field(
+        True, description="Condition the network on the nearest acquired projection."
+    )
+    use_position_embedding: bool = Field(
+        True, description="Condition the network on the depth of the slice."
+    )
+    octaves: Positive = Field(10, description="Octaves of the encoding of the depth.")
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.8, description="Weight w of classifier-free guidance; 0 takes the conditions as they are."
+    )
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1,
+        description="Share of training images whose conditions are dropped, which guidance needs "
+        "to know what the network does without them.",
+    )
+    timesteps: Annotated[int, Field(ge=10)] = Field(
+        1000, description="Noise levels of the diffusion, T."
+    )
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-4, description="Variance that the first noise level adds; it grows linearly."
+    )
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.02, validate_default=True, description="Variance that the last noise level adds."
+    )
+    channels: list[Positive] = Field(
+        [32, 64, 64, 64],
+        min_length=2,
+        max_length=5,
+        description="Channels of U-Net and image embedding at each resolution; multiples of 8. "
+        "Published: `[64, 128, 128, 128]`, four times the work.",
+    )
+    steps: Positive = Field(2000, description="Optimiser steps.")
+    batch: Positive = Field(4, description="Projections per optimiser step.")
+    learning_rate: PositiveFloat = Field(
+        2e-4, description="Peak learning rate of AdamW; it decays to zero along a cosine."
+    )
+    sampling_steps: Annotated[int, Field(ge=10)] = Field(
+        50,
+        validate_default=True,
+        description="Noise levels that sampling visits, evenly spaced; `timesteps` visits all, as "
+        "published. Guidance needs two network evaluations at each.",
+    )
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0,
+        description="Share of fresh noise in a sampling step: 1 is DDPM, 0 is DDIM without noise.",
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        60.0, description="Seconds between checkpoints, from which a rerun resumes."
+    )
+
+    @field_validator("channels")
+    @classmethod
+    def _check_channels(cls, channels: list[int]) -> list[int]:
+        return _multiples_of_8(channels)
+
+    @field_validator("beta_end")
+    @classmethod
+    def _check_betas(cls, beta_end: float, info: ValidationInfo) -> float:
+        if beta_end < info.data.get("beta_start", 0.0):
+            raise ValueError("beta_end lies below beta_start; make it larger, such as 0.02")
+        return beta_end
+
+    @field_validator("sampling_steps")
+    @classmethod
+    def _check_sampling_steps(cls, sampling_steps: int, info: ValidationInfo) -> int:
+        if sampling_steps > info.data.get("timesteps", sampling_steps):
+            raise ValueError("there are fewer timesteps than sampling_steps; take at most as many")
+        return sampling_steps
+
+
 class Prior(Section):
     """The conditional diffusion model and its training."""
 
@@ -205,9 +312,7 @@ class Prior(Section):
     @field_validator("channels")
     @classmethod
     def _check_channels(cls, channels: list[int]) -> list[int]:
-        if any(number % 8 for number in channels):
-            raise ValueError("channels must be multiples of 8, such as [24, 48, 72]")
-        return channels
+        return _multiples_of_8(channels)
 
     @field_validator("patch")
     @classmethod
@@ -261,6 +366,36 @@ class Evaluate(Section):
         return ssim_window
 
 
+class Validation(Section):
+    """Trust without ground truth: projections that are withheld, predicted, and compared."""
+
+    hold_out: int = Field(
+        4,
+        ge=0,
+        description="One of so many projections is withheld, every method reconstructs from the "
+        "others, and is ranked by how well it predicts what was withheld. 0 turns this off; "
+        "acquisitions of fewer than 8 projections are not ranked.",
+    )
+    region: Positive = Field(
+        128,
+        description="Edge length of the lateral region, in pixels, that the ranking is computed "
+        "on: the brightest one of the middle time point. It bounds the cost, which for small "
+        "samples is about that of the reconstruction itself, and for large ones a share of it.",
+    )
+    methods: list[Method] = Field(
+        [],
+        description="Methods to rank; all of `methods` if none is listed. What a listed method "
+        "builds on is computed with it.",
+    )
+
+    @field_validator("hold_out")
+    @classmethod
+    def _check_hold_out(cls, hold_out: int) -> int:
+        if hold_out == 1:
+            raise ValueError("1 would withhold every projection; use 0 for none, or 2 or more")
+        return hold_out
+
+
 class Report(Section):
     """Pictures in the HTML reports."""
 
@@ -289,20 +424,27 @@ class Config(Section):
         min_length=1,
         description="Methods to run and compare, any of "
         + ", ".join(f"`{name}`" for name in METHODS)
-        + ". `variational` and `inr` need `spectral`, and `diffusion` needs `inr`.",
+        + ". `variational` and `inr` need `spectral`; `microdiffusion` and `diffusion` need `inr`.",
     )
     final: Method = Field(
         "diffusion",
         validate_default=True,
         description="The method whose volume becomes `volume.ome.zarr`; one of `methods`.",
     )
+    ablation: str = Field(
+        "config/ablation.yaml",
+        min_length=1,
+        description="Path of the grid of configurations that the target `ablation` compares.",
+    )
     tiling: Tiling = Tiling()
     spectral: Spectral = Spectral()
     variational: Variational = Variational()
     richardson_lucy: RichardsonLucy = RichardsonLucy()
     inr: Inr = Inr()
+    microdiffusion: Microdiffusion = Microdiffusion()
     prior: Prior = Prior()
     refine: Refine = Refine()
+    validation: Validation = Validation()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
 
@@ -332,7 +474,7 @@ class Config(Section):
     @classmethod
     def _check_final(cls, final: str, info: ValidationInfo) -> str:
         # Where the methods are wrong themselves, their own message comes first.
-        methods = info.data.get("methods", DEFAULT_METHODS)
+        methods = info.data.get("methods", METHODS)
         if final not in methods:
             raise ValueError(
                 f"`{final}` is not among the methods; add it there or choose one of "

@@ -139,7 +139,9 @@ reach; the log of `preprocess` warns where more than 5 % lie beyond. A larger ha
 
 `config.yaml` lists every key with its default; a key that is left out has that default, and an
 unknown key is an error. Single values can be given on the command line:
-`snakemake --config samples=my/samples.tsv results=my/results`.
+`snakemake --config samples=my/samples.tsv results=my/results`. Files that change some keys can be
+added, such as the INR as MicroDiffusion published it:
+`snakemake --configfile config/config.yaml config/published_inr.yaml`.
 
 {keys}
 """

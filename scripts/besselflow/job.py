@@ -135,6 +135,7 @@ def run_script(snakemake, main: Callable[..., None], **arguments) -> None:
     **arguments
         Passed on to `main`.
     """
-    where = " ".join(str(value) for value in snakemake.wildcards)
+    # A wildcard may be empty, or a part of a path.
+    where = " ".join(str(value).strip("/") for value in snakemake.wildcards if value)
     with job_log(snakemake.log[0], f"{where} {snakemake.rule}".strip()):
         main(**arguments)

@@ -1,6 +1,6 @@
-r"""Scores of a volume: against its ground truth, and against its own measured projections.
+r"""Scores of a volume against its ground truth.
 
-Every score against ground truth is taken over the slices between the first and the last stage
+Every score is taken over the slices between the first and the last stage
 position, after both volumes were clipped to 0..peak of the ground truth, and with that peak as the
 data range. A volume is read a few slices at a time, so that memory does not grow with its depth.
 """
@@ -18,7 +18,9 @@ from skimage.metrics import structural_similarity
 
 from besselflow.errors import InputError
 from besselflow.projection import AxialGrid
-from besselflow.store import Projections
+
+METRIC_COLUMNS = ["sample", "method", "metric", "value"]
+"""Columns of a table of scores, one score per row."""
 
 PSNR_CAP_DB = 100.0
 """PSNR of a slice without error, and the highest that is ever reported."""
@@ -243,53 +245,6 @@ def score_volume(
         **{str(name): float(value) for name, value in averages.items()},
     }
     return Scores(summary, slices)
-
-
-def reduced_chi_square(volume: da.Array, projections: Projections, noise_variance: float) -> float:
-    r"""Return the mean of :math:`(A v - y)^2 / \sigma^2` over all measured pixels.
-
-    It divides by the number of measurements, not by that minus the number of fitted parameters,
-    which is not defined for a regularised volume: 1 means that the volume explains the
-    projections as well as the noise allows, far below 1 that it has fitted the noise itself, far
-    above 1 that it contradicts the measurement.
-
-    Parameters
-    ----------
-    volume : dask.array.Array, shape (T, C, Z, Y, X)
-        Volume on the grid of the projections.
-    projections : Projections
-        Measured projections y, and the operator A.
-    noise_variance : float
-        Variance :math:`\sigma^2` of a measured pixel, in the squared unit of the projections.
-
-    Raises
-    ------
-    ValueError
-        The noise variance is not positive, or the volume holds a value that is not finite.
-    """
-    if not noise_variance > 0:
-        raise ValueError(f"the noise variance is {noise_variance:g}; it must be positive")
-    operator, data = projections.operator, projections.data
-    n_times, n_channels, n_slices, n_rows, n_columns = volume.shape
-    edge = max(128, int(np.sqrt(_BLOCK_VOXELS / n_slices)) // 128 * 128)
-    margin = (0, 0) if operator.lateral is None else operator.lateral.radius
-    total = 0.0
-    for t in range(n_times):
-        for channel in range(n_channels):
-            for y in range(0, n_rows, edge):
-                for x in range(0, n_columns, edge):
-                    # A block is blurred with what lies around it, as far as the blur reaches.
-                    low = max(0, y - margin[0]), max(0, x - margin[1])
-                    rows = slice(low[0], y + edge + margin[0])
-                    columns = slice(low[1], x + edge + margin[1])
-                    block = np.asarray(volume[t, channel, :, rows, columns])
-                    _check_finite(block, "the volume", t, channel, np.arange(n_slices))
-                    tile = (..., slice(y - low[0], None), slice(x - low[1], None))
-                    own = np.asarray(data[t, channel, :, y : y + edge, x : x + edge])
-                    predicted = operator.forward(block)[tile][..., : own.shape[1], : own.shape[2]]
-                    residual = predicted - own
-                    total += float(np.sum(residual.astype(np.float64) ** 2))
-    return total / data.size / noise_variance
 
 
 def _blocks(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from besselflow.acquisition import read_stage_positions
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
@@ -14,6 +16,7 @@ from besselflow.config import Config, load_config
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.failures import Failure
+from besselflow.held_out import FEWEST_PROJECTIONS, left_out_projections
 from besselflow.sample_sheet import Sample, read_sheet
 from besselflow.slice_spacing import with_spacing
 from besselflow.store import write_json
@@ -113,6 +116,39 @@ class Run:
         """Return the geometry with an identifier, which one of the samples has."""
         found = (self.geometry_of(sample) for sample in self.tests)
         return next(geometry for geometry in found if geometry.key == key)
+
+    def why_not_held_out(self, sample: str) -> str | None:
+        """Say in a sentence why a sample's methods can't be ranked by prediction, or None."""
+        if not self.config.validation.hold_out:
+            return "No projection was withheld: validation.hold_out is 0 in the configuration."
+        if not self.held_out_methods:
+            return "No projection was withheld: none of validation.methods was run."
+        count = len(read_stage_positions(self.tests[sample].stage_positions))
+        if not left_out_projections(count, self.config.validation.hold_out):
+            return (
+                f"No projection was withheld: of the {count} that this sample has, all are needed "
+                f"(a ranking takes at least {FEWEST_PROJECTIONS})."
+            )
+        return None
+
+    @property
+    def held_out_methods(self) -> list[str]:
+        """Methods that are ranked by how well they predict withheld projections."""
+        chosen = self.config.validation.methods
+        return [method for method in self.config.methods if not chosen or method in chosen]
+
+    @property
+    def steps_um(self) -> dict[str, float]:
+        """Median distance of the stage positions of every sample to reconstruct."""
+        positions = {
+            name: np.sort(read_stage_positions(row.stage_positions))
+            for name, row in self.tests.items()
+        }
+        # Rounded, so that stages that jitter compare equal.
+        return {
+            name: float(f"{np.median(np.diff(at)):.4g}") if len(at) > 1 else 0.0
+            for name, at in positions.items()
+        }
 
     def row_of(self, sample: str) -> dict[str, str]:
         """Return a sample's row of the sheet as text, for its report."""

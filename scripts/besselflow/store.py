@@ -16,6 +16,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import ome_zarr_models.v05
+import pandas as pd
 import zarr
 
 from besselflow.beam import AxialProfile
@@ -86,6 +87,12 @@ def write_json(path: Path | str, values: dict[str, Any]) -> None:
     """Write a JSON file under its final name only when it is complete."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tsv(path: Path | str, table: pd.DataFrame) -> None:
+    """Write a table of results, tab-separated, under its final name only when it is complete."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,31 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from rank_agreement import compare_rankings, format_agreement
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 DATA = ROOT.parent / "shared" / "bench"
 WORK = ROOT / "bench"
-METRICS = ["psnr", "psnr_3d", "ssim", "dice", "chi2", "coverage_50", "coverage_90"]
+METRICS = [
+    *("psnr", "psnr_seen", "psnr_unseen", "psnr_3d", "ssim", "dice"),
+    *("chi2", "structure", "determined", "held_out_chi2", "held_out_psnr"),
+    *("coverage_50", "coverage_90"),
+]
+# Further values of --config, which is the last option before them.
+UNTRAINED = ("methods=[interpolation,spectral,variational,inr]", "final=inr")
 PATH_COLUMNS = ["acquisition", "stage_positions", "beam_profile", "ground_truth"]
 
 
-def main(geometries: list[str], extra: list[str]) -> int:
+def main(geometries: list[str], untrained: bool, extra: list[str]) -> int:
     """Run the benchmark.
 
     Parameters
     ----------
     geometries : list of str
         Beam and step, such as ``box6-step6``; empty for all.
+    untrained : bool
+        Leave out the methods that learn from other volumes.
     extra : list of str
         Further arguments for Snakemake.
 
@@ -46,12 +55,17 @@ def main(geometries: list[str], extra: list[str]) -> int:
         *("--profile", str(ROOT / "profiles" / "default")),
         *("--configfile", str(HERE / "config.yaml")),
         *("--config", f"samples={sheet}", f"results={WORK / 'results'}"),
+        *(UNTRAINED if untrained else ()),
         *extra,
     ]
     status = subprocess.run(command, cwd=ROOT).returncode
     table = WORK / "results" / "metrics.tsv"
     if table.exists():
-        print(format_table(pd.read_csv(table, sep="\t")))
+        metrics = pd.read_csv(table, sep="\t")
+        print(format_table(metrics))
+        agreements = compare_rankings(metrics)
+        if agreements:
+            print(format_agreement(agreements))
     return status
 
 
@@ -92,7 +106,10 @@ if __name__ == "__main__":
         action="append",
         help="beam and step to run; may be repeated; 'all' for all of them (default: box6-step6)",
     )
+    parser.add_argument(
+        "--untrained", action="store_true", help="only the methods that learn from no other volume"
+    )
     parser.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
     arguments = parser.parse_args()
     chosen = arguments.geometry or ["box6-step6"]
-    sys.exit(main([] if "all" in chosen else chosen, arguments.snakemake))
+    sys.exit(main([] if "all" in chosen else chosen, arguments.untrained, arguments.snakemake))

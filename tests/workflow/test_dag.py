@@ -14,11 +14,12 @@ EVERYTHING = {
     "train_prior": 1,
     "refine": 2,
     "assemble": 2,
+    "validate": 2,
     "evaluate": 2,
     "report_sample": 2,
     "report_cohort": 1,
     "all": 1,
-    "total": 22,
+    "total": 24,
 }
 
 
@@ -37,7 +38,7 @@ def test_all_stages_follow_from_the_defaults(small):
 
 def test_no_prior_is_trained_without_diffusion(small):
     counts, _ = plan(small, "--config", "methods=[spectral,inr]", "final=inr")
-    changed = {"reconstruct_baseline": 2, "total": 15}
+    changed = {"reconstruct_baseline": 2, "total": 17}
     unchanged = {k: v for k, v in EVERYTHING.items() if k not in ("train_prior", "refine")}
     assert counts == unchanged | changed
 
@@ -64,7 +65,19 @@ def test_a_method_without_uncertainty_states_none(small):
 def test_shards_multiply_the_reconstructions_only(small):
     counts, _ = plan(small, "--config", "tiling={shards: 2}")
     double = {name: 2 * EVERYTHING[name] for name in ("reconstruct_baseline", "fit_inr", "refine")}
-    assert counts == EVERYTHING | double | {"total": 32}
+    assert counts == EVERYTHING | double | {"total": 34}
+
+
+def test_published_scheme_is_trained_once_per_sample(small):
+    counts, output = plan(
+        small,
+        *("--config", "methods=[spectral,inr,microdiffusion]", "final=microdiffusion"),
+        "tiling={shards: 2}",
+    )
+    assert counts["fit_inr"] == 4
+    assert counts["train_microdiffusion"] == 2 and counts["sample_microdiffusion"] == 4
+    assert "train_prior" not in counts
+    assert "known: training the published diffusion model" in output
 
 
 def test_samples_of_other_geometry_get_a_prior_of_their_own(tmp_path):

@@ -1,3 +1,4 @@
+import functools
 import os
 import re
 import shlex
@@ -7,10 +8,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
 from besselflow import failures
+from besselflow.ablation import load_grid, remember_arguments
 from besselflow.beam.spec import file_of
 from besselflow.config import BASELINES
 from besselflow.errors import InputError
-from besselflow.job import CONTROLLER_VARIABLE
+from besselflow.job import CONTROLLER_VARIABLE, watch_controller
 from besselflow.runs import Run
 from snakemake.logging import logger
 
@@ -20,6 +22,12 @@ logger.addFilter(lambda record: not CHATTER.match(str(record.msg)))
 
 JOB_WATCH = failures.JobWatch()
 logger.addHandler(JOB_WATCH)
+
+# A run of one configuration of the grid ends soon after the run that compares them all, and runs
+# its jobs as that one does.
+if workflow.is_main_process:
+    watch_controller()
+    remember_arguments(sys.argv[1:])
 
 # Jobs end soon after the process that started them: see besselflow.job.
 os.environ[CONTROLLER_VARIABLE] = str(os.getpid())
@@ -39,6 +47,8 @@ SHARDS = range(CONFIG.tiling.shards)
 
 wildcard_constraints:
     sample="|".join(map(re.escape, RUN.tests)) or "[^/]+",
+    # Either the acquisition itself, or what is left of it when projections are withheld.
+    part="|/held_out",
     baseline="|".join(BASELINES),
     shard=r"\d+",
     geometry="[0-9a-f]+",
@@ -54,6 +64,9 @@ def remember_exclusions():
 
 
 def announce_report():
+    # The target may have been another.
+    if not Path(RESULTS, "report.html").exists():
+        return
     failures.say_last(f"BesselFlow is done: open {RESULTS}/report.html")
 
 
@@ -70,6 +83,8 @@ def summarise_failures():
     failures.say_last(
         failures.summarise(found, RUN.rejected, RESULTS, resume_command())
     )
-    # Where its own rule failed, a page would count as made by it in the next run.
-    if not any(failure.stage == "report_cohort" for failure in found):
+    # Where its own rule failed, a page would count as made by it in the next run. A comparison of
+    # configurations has pages of its own.
+    others = {"report_cohort", "run_configuration", "ablation"}
+    if not others & {failure.stage for failure in found}:
         RUN.write_cohort_report(found)

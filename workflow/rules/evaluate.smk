@@ -6,6 +6,7 @@ rule evaluate:
         uncertainties=[
             std_path("{sample}", method) for method in CONFIG.uncertain_methods
         ],
+        validation=rules.validate.output.metrics,
     output:
         metrics=f"{RESULTS}/{{sample}}/metrics.tsv",
         slices=f"{RESULTS}/{{sample}}/slice_metrics.tsv",

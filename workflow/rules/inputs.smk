@@ -1,3 +1,7 @@
+ABLATION = f"{RESULTS}/ablation"
+PROJECTIONS = f"{RESULTS}/{{sample}}{{part}}/projections.zarr"
+
+
 def sample_of(wildcards):
     return RUN.tests[wildcards.sample]
 
@@ -17,7 +21,7 @@ def std_path(sample, method):
 
 
 def units_path(method):
-    return f"{RESULTS}/{{sample}}/units/{method}-{{shard}}.zarr"
+    return f"{RESULTS}/{{sample}}{{part}}/units/{method}-{{shard}}.zarr"
 
 
 def truth_of(wildcards):
@@ -74,7 +78,7 @@ def intensity_settings(wildcards):
 
 
 def baseline_inputs(wildcards):
-    inputs = {"projections": f"{RESULTS}/{wildcards.sample}/projections.zarr"}
+    inputs = {"projections": PROJECTIONS.format(**wildcards)}
     if wildcards.baseline == "variational":
         inputs["spectral"] = units_path("spectral").format(**wildcards)
     return inputs
@@ -85,8 +89,43 @@ def baseline_settings(wildcards):
     return section.model_dump() if section else {}
 
 
+def tiling_of(wildcards):
+    """What is left when projections are withheld is small enough for a single job."""
+    shards = {"shards": 1} if wildcards.get("part") else {}
+    return CONFIG.tiling.model_dump() | shards
+
+
 def units_of(method):
-    return [units_path(method).replace("{shard}", str(shard)) for shard in SHARDS]
+    path = units_path(method).replace("{part}", "")
+    return [path.replace("{shard}", str(shard)) for shard in SHARDS]
+
+
+def inr_units_of(wildcards):
+    """The INR of all work units of a sample."""
+    shards = range(tiling_of(wildcards)["shards"])
+    place = {"sample": wildcards.sample, "part": wildcards.part}
+    return [units_path("inr").format(**place, shard=shard) for shard in shards]
+
+
+def microdiffusion_settings(without=frozenset()):
+    """The settings of the published scheme, which smooths no INR that is smooth already."""
+    settings = CONFIG.microdiffusion.model_dump(exclude=without)
+    smoothed = CONFIG.inr.neighbour_average
+    return settings | {
+        "neighbour_average": settings["neighbour_average"] and not smoothed
+    }
+
+
+def held_out_inputs(wildcards):
+    """The reconstructions from which withheld projections are predicted, where there are any."""
+    if RUN.why_not_held_out(wildcards.sample):
+        return {"held_out_units": []}
+    place = ("{sample}{part}", f"{wildcards.sample}/held_out")
+    units = [units_path(method).replace(*place) for method in RUN.held_out_methods]
+    return {
+        "held_out_projections": PROJECTIONS.replace(*place),
+        "held_out_units": [path.format(shard=0) for path in units],
+    }
 
 
 def assembled_outputs():
@@ -105,17 +144,53 @@ def prior_info_of(wildcards):
 
 
 def benchmarks_of(wildcards):
-    folder = f"{RESULTS}/{wildcards.sample}/benchmarks"
+    sample = f"{RESULTS}/{wildcards.sample}"
+    folder = f"{sample}/benchmarks"
     stages = {"preprocess": f"{folder}/preprocess.tsv"}
+    learned = {
+        "inr": "fit_inr",
+        "microdiffusion": "sample_microdiffusion",
+        "diffusion": "refine",
+    }
     for method in CONFIG.methods:
-        stage = {"inr": "fit_inr", "diffusion": "refine"}.get(
-            method, f"reconstruct_baseline-{method}"
-        )
+        stage = learned.get(method, f"reconstruct_baseline-{method}")
         for shard in SHARDS:
             stages[f"{stage}-{shard}"] = f"{folder}/{stage}-{shard}.tsv"
+        # Files of methods that were not ranked don't exist, and are left out.
+        withheld = f"{sample}/held_out/benchmarks/{stage}-0.tsv"
+        stages[f"{stage}, projections withheld"] = withheld
     if "diffusion" in CONFIG.methods:
         key = RUN.geometry_of(wildcards.sample).key
         stages["train_prior"] = f"{RESULTS}/priors/benchmarks/train_prior-{key}.tsv"
+    if "microdiffusion" in CONFIG.methods:
+        stage = "train_microdiffusion"
+        stages[stage] = f"{folder}/{stage}.tsv"
+        withheld = f"{sample}/held_out/benchmarks/{stage}.tsv"
+        stages[f"{stage}, projections withheld"] = withheld
     return stages | {
-        stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "evaluate")
+        stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "validate", "evaluate")
     }
+
+
+@functools.cache
+def grid():
+    """The configurations to compare; read where they are asked for only."""
+    path = CONFIG.ablation
+    if not os.path.isfile(path):
+        path = f"{workflow.basedir}/../{path}"
+    try:
+        return load_grid(path, CONFIG)
+    except InputError as error:
+        raise WorkflowError(f"Nothing was run. What has to be corrected:\n{error}")
+
+
+def scores_of_configurations(wildcards):
+    return [f"{ABLATION}/{name}.tsv" for name in grid()]
+
+
+def acquisition_files(wildcards):
+    """All files of the sheet: where one is newer, every configuration is run again."""
+    tests = [*RUN.tests.values()]
+    files = [path for row in tests for path in (row.acquisition, row.stage_positions)]
+    files += [row.ground_truth for row in (*tests, *RUN.trains.values())]
+    return [CONFIG.samples, *(str(path) for path in files if path is not None)]

@@ -4,9 +4,9 @@ rule reconstruct_baseline:
     output:
         units=directory(units_path("{baseline}")),
     log:
-        f"{RESULTS}/{{sample}}/logs/reconstruct_baseline-{{baseline}}-{{shard}}.log",
+        f"{RESULTS}/{{sample}}{{part}}/logs/reconstruct_baseline-{{baseline}}-{{shard}}.log",
     benchmark:
-        f"{RESULTS}/{{sample}}/benchmarks/reconstruct_baseline-{{baseline}}-{{shard}}.tsv"
+        f"{RESULTS}/{{sample}}{{part}}/benchmarks/reconstruct_baseline-{{baseline}}-{{shard}}.tsv"
     conda:
         "../../envs/environment.yaml"
     threads: 2
@@ -15,24 +15,24 @@ rule reconstruct_baseline:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         settings=baseline_settings,
-        tiling=CONFIG.tiling.model_dump(),
+        tiling=tiling_of,
         seed=CONFIG.seed,
     message:
-        "{wildcards.sample}: {wildcards.baseline} reconstruction, shard {wildcards.shard}"
+        "{wildcards.sample}{wildcards.part}: {wildcards.baseline} reconstruction, shard {wildcards.shard}"
     script:
         "../../scripts/reconstruct_baseline.py"
 
 
 rule fit_inr:
     input:
-        projections=rules.preprocess.output.projections,
+        projections=PROJECTIONS,
         spectral=units_path("spectral"),
     output:
         units=directory(units_path("inr")),
     log:
-        f"{RESULTS}/{{sample}}/logs/fit_inr-{{shard}}.log",
+        f"{RESULTS}/{{sample}}{{part}}/logs/fit_inr-{{shard}}.log",
     benchmark:
-        f"{RESULTS}/{{sample}}/benchmarks/fit_inr-{{shard}}.tsv"
+        f"{RESULTS}/{{sample}}{{part}}/benchmarks/fit_inr-{{shard}}.tsv"
     conda:
         "../../envs/environment.yaml"
     threads: 8
@@ -41,9 +41,9 @@ rule fit_inr:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         settings=CONFIG.inr.model_dump(),
-        tiling=CONFIG.tiling.model_dump(),
+        tiling=tiling_of,
         seed=CONFIG.seed,
     message:
-        "{wildcards.sample}: fitting the implicit neural representation, shard {wildcards.shard}"
+        "{wildcards.sample}{wildcards.part}: fitting the implicit neural representation, shard {wildcards.shard}"
     script:
         "../../scripts/fit_inr.py"

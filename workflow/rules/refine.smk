@@ -35,16 +35,16 @@ rule train_prior:
 
 rule refine:
     input:
-        projections=rules.preprocess.output.projections,
+        projections=PROJECTIONS,
         spectral=units_path("spectral"),
         inr=rules.fit_inr.output.units,
         prior=prior_of,
     output:
         units=directory(units_path("diffusion")),
     log:
-        f"{RESULTS}/{{sample}}/logs/refine-{{shard}}.log",
+        f"{RESULTS}/{{sample}}{{part}}/logs/refine-{{shard}}.log",
     benchmark:
-        f"{RESULTS}/{{sample}}/benchmarks/refine-{{shard}}.tsv"
+        f"{RESULTS}/{{sample}}{{part}}/benchmarks/refine-{{shard}}.tsv"
     conda:
         "../../envs/environment.yaml"
     threads: 8
@@ -53,9 +53,9 @@ rule refine:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         settings=CONFIG.refine.model_dump(),
-        tiling=CONFIG.tiling.model_dump(),
+        tiling=tiling_of,
         seed=CONFIG.seed,
     message:
-        "{wildcards.sample}: refining with the diffusion prior, shard {wildcards.shard}"
+        "{wildcards.sample}{wildcards.part}: refining with the diffusion prior, shard {wildcards.shard}"
     script:
         "../../scripts/refine.py"

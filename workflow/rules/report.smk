@@ -6,6 +6,11 @@ rule report_sample:
         uncertainty=uncertainty_of,
         metrics=rules.evaluate.output.metrics,
         slices=rules.evaluate.output.slices,
+        by_projection=rules.validate.output.projections,
+        by_slice=rules.validate.output.depth,
+        maps=rules.validate.output.maps,
+        determined=rules.validate.output.determined,
+        held_out=rules.validate.output.held_out,
         prior_info=prior_info_of,
     output:
         report=report(
@@ -31,6 +36,7 @@ rule report_sample:
         row=lambda wildcards: RUN.row_of(wildcards.sample),
         picture_pixels=CONFIG.report.picture_pixels,
         benchmarks=benchmarks_of,
+        not_held_out=lambda wildcards: RUN.why_not_held_out(wildcards.sample),
     message:
         "{wildcards.sample}: writing the report"
     script:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from besselflow.baselines.spectral_fit import fit_spectral_model
+from besselflow.baselines.spectral_fit import fit_amplitude, fit_spectral_model
 from besselflow.baselines.spectral_model import (
     AxialBasis,
     SpectralModel,
@@ -26,7 +26,13 @@ from besselflow.baselines.spectral_model import (
 )
 from besselflow.projection import AxialProjection
 
-__all__ = ["SpectralModel", "fit_spectral_model", "posterior_mean", "posterior_std"]
+__all__ = [
+    "SpectralModel",
+    "fit_amplitude",
+    "fit_spectral_model",
+    "posterior_mean",
+    "posterior_std",
+]
 
 _VALUES_AT_ONCE = 2**22
 

@@ -9,12 +9,12 @@ product of :math:`n M^{-1} - M^{-1} T M^{-1}` and the change of M.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import scipy.fft
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from besselflow.baselines.spectral_model import (
     AxialBasis,
@@ -25,6 +25,7 @@ from besselflow.projection import AxialProjection
 
 _RINGS = 64
 _LEAST_SMOOTHNESS = 0.5
+_LEAST_SHARE = 1e-8
 # Projections say little about the correlation along z: within a factor of 1.5 of isotropic is taken
 # for likely, and more than 4 is not believed.
 _ANISOTROPY_SPREAD = np.log(1.5)
@@ -111,6 +112,45 @@ def fit_spectral_model(
     return likelihood.model_of(min(fits, key=lambda fit: fit.fun).x)
 
 
+def fit_amplitude(
+    residual: np.ndarray,
+    operator: AxialProjection,
+    voxel_size_um: tuple[float, float, float],
+    model: SpectralModel,
+) -> SpectralModel:
+    """Fit how much of a sample's spectrum is still in what an estimate of it leaves over.
+
+    Shape of the spectrum and noise are those of the sample; the amplitude alone is fitted, by
+    marginal likelihood. More freedom would let structures shorter than the sample's take the noise.
+
+    Parameters
+    ----------
+    residual : numpy.ndarray, shape (P, Y, X)
+        Measured projections less those of the estimate.
+    operator : AxialProjection
+        How the volume was measured.
+    voxel_size_um : tuple of float
+        (z, y, x) voxel size.
+    model : SpectralModel
+        Fitted to the projections themselves.
+
+    Returns
+    -------
+    SpectralModel
+        Of mean 0; its amplitude lies between 1e-8 and 1 of the sample's.
+    """
+    rings = _collect([residual], 0.0, operator, voxel_size_um)
+    basis = AxialBasis.of(operator, voxel_size_um[0])
+    likelihood = _Likelihood(rings, basis, 0.0, model.anisotropy)
+
+    def negative_log_likelihood(log_share: float) -> float:
+        return likelihood.value_of(replace(model, amplitude=np.exp(log_share) * model.amplitude))
+
+    bounds = (np.log(_LEAST_SHARE), 0.0)
+    best = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x
+    return replace(model, amplitude=float(np.exp(best)) * model.amplitude, mean=0.0)
+
+
 def _collect(
     regions: list[np.ndarray],
     mean: float,
@@ -191,9 +231,16 @@ class _Likelihood:
             float(np.exp(theta[4])) if self._anisotropy == "auto" else float(self._anisotropy),
         )
 
-    def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return value and gradient."""
-        model, rings, basis = self.model_of(theta), self._rings, self._basis
+    def value_of(self, model: SpectralModel) -> float:
+        """Return the value for any model."""
+        _, covariance, determinant = self._covariance(model)
+        solved = np.linalg.solve(covariance, self._rings.scatter)
+        value = self._rings.count * determinant + np.trace(solved, axis1=1, axis2=2)
+        return 0.5 * float(value.sum()) / self._modes
+
+    def _covariance(self, model: SpectralModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the density, the covariance of the data, and its log-determinant, by ring."""
+        rings, basis = self._rings, self._basis
         density = model.density_of(rings.frequency_squared, basis.frequency_squared)
         # For matrices as small as these, threads of a BLAS library that wait for each other on a
         # busy machine cost far more than they save; einsum has none.
@@ -202,6 +249,12 @@ class _Likelihood:
         covariance += model.noise_variance * self._identity
         lower = np.linalg.cholesky(covariance)
         determinant = 2 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+        return density, covariance, determinant
+
+    def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return value and gradient."""
+        model, rings, basis = self.model_of(theta), self._rings, self._basis
+        density, covariance, determinant = self._covariance(model)
         inverse = np.linalg.inv(covariance)
         whitened = inverse @ rings.scatter
         value = (rings.count * determinant).sum() + np.trace(whitened, axis1=1, axis2=2).sum()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from besselflow.baselines.spectral import SpectralModel
+from besselflow.baselines.spectral import SpectralModel, fit_amplitude, posterior_mean
 from besselflow.config import Inr
 from besselflow.device import compute_precision
 from besselflow.inr.columns import BatchPlan, UnitColumns
@@ -94,10 +94,10 @@ class InrFit:
     Attributes
     ----------
     volume : numpy.ndarray, shape (Z, Y, X), float32
-        Rendered intensities.
+        Rendered intensities, what was left over included.
     record : dict
-        Bandwidth, curve of the loss and the held-out error, reduced chi-square, steps, duration
-        and size of the network.
+        Bandwidth, share of the spectrum's power that was left over, curve of the loss and the
+        held-out error, reduced chi-square, steps, duration and size of the network.
     weights : dict
         State of the network, for the fit of the next time point to start from.
     """
@@ -214,10 +214,15 @@ def fit_inr(
         held_out=held_out,
     )
     network.eval()
-    volume = data.render(network, settings.neighbour_average)
+    volume, share = data.render(network, settings.neighbour_average), None
+    if settings.leftover:
+        volume, share = add_leftover(volume, problem)
+        if settings.output == "positive":
+            volume = np.maximum(volume, 0)
     residual = problem.operator.forward(volume) - problem.projections
     record = {
         "bandwidth_per_um": bandwidth,
+        "leftover_share": share,
         "curve": curve,
         "steps": curve[-1][0],
         "chi2": float(np.mean(residual**2 / problem.noise_variance())),
@@ -226,6 +231,30 @@ def fit_inr(
     }
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     return InrFit(volume, record, weights)
+
+
+def add_leftover(volume: np.ndarray, problem: InrProblem) -> tuple[np.ndarray, float]:
+    """Add the posterior mean of what a volume leaves of the projections.
+
+    A network that has not converged, or is too small for its sample, leaves structure in the
+    residual. Its spectrum is taken to be that of the sample at a lower amplitude, which is fitted.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray, shape (Z, Y, X)
+    problem : InrProblem
+
+    Returns
+    -------
+    volume : numpy.ndarray, shape (Z, Y, X), float32
+    share : float
+        Amplitude of what was left over, relative to that of the sample.
+    """
+    operator, voxel_size_um = problem.operator, problem.voxel_size_um
+    residual = problem.projections - operator.forward(volume)
+    model = fit_amplitude(residual, operator, voxel_size_um, problem.spectral)
+    added = posterior_mean(residual, operator, model, voxel_size_um)
+    return volume + added, model.amplitude / problem.spectral.amplitude
 
 
 def _left_out(batches: BatchPlan, share: float, n_projections: int, seed: int) -> torch.Tensor:

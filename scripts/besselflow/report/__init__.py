@@ -1,6 +1,15 @@
-"""Self-contained HTML reports: one page per sample and one for the whole cohort."""
+"""Self-contained HTML reports: of a sample, of the whole cohort, and of several configurations."""
 
+from besselflow.report.ablation_page import write_ablation
 from besselflow.report.cohort_page import SampleStatus, write_cohort_report
-from besselflow.report.sample_page import SampleReportInputs, write_sample_report
+from besselflow.report.inputs import SampleReportInputs, ValidationFiles
+from besselflow.report.sample_page import write_sample_report
 
-__all__ = ["SampleReportInputs", "SampleStatus", "write_cohort_report", "write_sample_report"]
+__all__ = [
+    "SampleReportInputs",
+    "SampleStatus",
+    "ValidationFiles",
+    "write_ablation",
+    "write_cohort_report",
+    "write_sample_report",
+]

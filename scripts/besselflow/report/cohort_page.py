@@ -10,13 +10,15 @@ from typing import Literal
 
 import pandas as pd
 
+from besselflow.metrics import METRIC_COLUMNS
 from besselflow.report.figures import draw_score_distribution
 from besselflow.report.page import image_uri, themed_figure, to_grey, write_page
 from besselflow.report.pictures import display_window, load_preview
-from besselflow.store import atomic_path
+from besselflow.report.trust import read_ranking
+from besselflow.store import write_tsv
+from besselflow.validation import judge_fit
 
 _THUMBNAIL_PIXELS = 96
-_COLUMNS = ["sample", "method", "metric", "value"]
 _ORDER = {"failed": 0, "excluded": 1, "done": 2}
 
 
@@ -57,6 +59,8 @@ class _Row:
     page: str | None
     log: str | None
     scores: dict[str, float]
+    predictor: str
+    fit: str
 
 
 def write_cohort_report(
@@ -83,8 +87,7 @@ def write_cohort_report(
     """
     results, folder = Path(results), Path(path).parent
     metrics = _gather_metrics(results, statuses)
-    with atomic_path(metrics_path) as temporary:
-        metrics.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
+    write_tsv(metrics_path, metrics)
     rows = [
         _describe_sample(status, results, folder, metrics, final)
         for status in sorted(statuses, key=lambda s: (_ORDER[s.status], s.role, s.sample))
@@ -112,7 +115,7 @@ def _gather_metrics(results: Path, statuses: list[SampleStatus]) -> pd.DataFrame
     ]
     tables = [pd.read_csv(path, sep="\t", dtype={"sample": str}) for path in paths if path.exists()]
     tables = [table for table in tables if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=METRIC_COLUMNS)
 
 
 def _describe_sample(
@@ -134,7 +137,17 @@ def _describe_sample(
         page=_link(page, folder) if status.status == "done" and page.exists() else None,
         log=_link(Path(status.log), folder) if status.log and Path(status.log).exists() else None,
         scores=scores,
+        predictor=_best_predictor(results / status.sample / "held_out.tsv"),
+        fit=(judge_fit(scores["chi2"], scores.get("structure")) or "ok")
+        if "chi2" in scores
+        else "",
     )
+
+
+def _best_predictor(errors: Path) -> str:
+    """Name the methods that predicted withheld projections best; empty where none was asked."""
+    ranking = read_ranking(errors) if errors.exists() else []
+    return ", ".join(each.method for each in ranking if each.tied)
 
 
 def _link(target: Path, folder: Path) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 _DPI = 150
 _LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -73,35 +77,61 @@ class TrustMap:
         One slice.
     xz : numpy.ndarray, shape (Z, X)
         Mean along y.
+    unit : str
+        Unit of the values.
+    high : float or None
+        Value of the brightest colour; None for the 99.9th percentile of each picture.
     """
 
     title: str
     colormap: str
     xy: np.ndarray
     xz: np.ndarray
+    unit: str
+    high: float | None = None
 
 
-def draw_psnr_by_slice(
-    slices: pd.DataFrame, positions_um: np.ndarray, final: str, theme: Theme
+@dataclass(frozen=True)
+class Band:
+    """Values that are as they should be, shaded in a chart."""
+
+    low: float
+    high: float
+    label: str
+
+
+def draw_along_depth(
+    table: pd.DataFrame,
+    column: str,
+    label: str,
+    positions_um: np.ndarray,
+    final: str,
+    theme: Theme,
+    band: Band | None = None,
 ) -> Figure:
-    """Draw the PSNR of every method along z, with the positions of the projections.
+    """Draw a number of every method along z, with the positions of the projections.
 
     Parameters
     ----------
-    slices : pandas.DataFrame
-        Columns ``method z_um psnr seen``; times and channels are averaged.
+    table : pandas.DataFrame
+        Columns ``method z_um`` and the one to draw, and ``seen`` where it has one row per slice;
+        times and channels are averaged.
+    column, label : str
+        What to draw, and the name of its axis.
     positions_um : numpy.ndarray, shape (P,)
         Stage positions.
     final : str
         Method to draw on top, as a solid line.
     theme : Theme
         Colours.
+    band : Band or None
+        Values to shade; the axis is logarithmic then.
     """
     figure, axes = _axes(theme, (8.2, 3.6))
-    methods = list(dict.fromkeys(slices["method"]))
+    methods = list(dict.fromkeys(table["method"]))
     styles = dict(zip([m for m in methods if m != final], _LINE_STYLES * 9, strict=False))
     for method in methods:
-        curve = slices[slices["method"] == method].groupby("z_um")["psnr"].mean()
+        curve = table[table["method"] == method].groupby("z_um")[column].mean()
         axes.plot(
             curve.index,
             curve.to_numpy(),
@@ -111,8 +141,15 @@ def draw_psnr_by_slice(
             zorder=3 if method == final else 2,
             label=f"{method} (final)" if method == final else method,
         )
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom - 0.08 * (top - bottom), top)
+    if band is not None:
+        axes.axhspan(band.low, band.high, color=theme.grid, lw=0, zorder=0, label=band.label)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(bottom - 0.08 * (top - bottom), top)
     axes.plot(
         positions_um,
         np.zeros(len(positions_um)),
@@ -124,9 +161,10 @@ def draw_psnr_by_slice(
         linestyle="none",
         label="projection",
     )
-    _shade_unseen(axes, slices, theme)
+    if "seen" in table:
+        _shade_unseen(axes, table, theme)
     axes.set_xlabel("z (µm)")
-    axes.set_ylabel("PSNR of the slice (dB)")
+    axes.set_ylabel(label)
     _legend_beside(axes, theme)
     return figure
 
@@ -149,8 +187,8 @@ def draw_training_curve(
 
     Parameters
     ----------
-    curves : list of list of (step, loss)
-        One curve per fit.
+    curves : list of list of (step, loss) or (step, loss, held-out error)
+        One curve per fit; errors on held-out data are drawn dashed.
     what : str
         Name of the vertical axis.
     colour_of : str
@@ -160,16 +198,21 @@ def draw_training_curve(
     """
     figure, axes = _axes(theme, (5.6, 2.9))
     for curve in curves:
-        points = np.asarray(curve, float).reshape(-1, 2)
-        axes.plot(
-            points[:, 0],
-            points[:, 1],
-            color=_colour(theme, colour_of),
-            linewidth=1.6,
-            alpha=1 if len(curves) == 1 else 0.5,
-            marker="o" if len(points) < 3 else None,
-        )
-    if all(loss > 0 for curve in curves for _, loss in curve):
+        points = np.atleast_2d(np.asarray(curve, float))
+        for column, style in ((1, "-"), (2, "--"))[: points.shape[1] - 1]:
+            axes.plot(
+                points[:, 0],
+                points[:, column],
+                style,
+                color=_colour(theme, colour_of),
+                linewidth=1.6 if column == 1 else 1.1,
+                alpha=1 if len(curves) == 1 else 0.5,
+                marker="o" if len(points) < 3 else None,
+                label=("fitted", "held out")[column - 1] if curve is curves[0] else None,
+            )
+    if any(len(curve[0]) > 2 for curve in curves):
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme.text)
+    if all(min(point[1:]) > 0 for curve in curves for point in curve):
         axes.set_yscale("log")
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(what)
@@ -177,7 +220,7 @@ def draw_training_curve(
 
 
 def draw_trust_maps(
-    maps: list[TrustMap], unit: str, voxel_um: tuple[float, float, float], z_um: float, theme: Theme
+    maps: list[TrustMap], voxel_um: tuple[float, float, float], z_um: float, theme: Theme
 ) -> Figure:
     """Draw each map as one xy slice and as its mean along y, with a shared colour bar.
 
@@ -185,8 +228,6 @@ def draw_trust_maps(
     ----------
     maps : list of TrustMap
         One row each.
-    unit : str
-        Unit of intensity.
     voxel_um : tuple of float
         (z, y, x) size of the pixels of the maps.
     z_um : float
@@ -205,17 +246,56 @@ def draw_trust_maps(
         )
         for axes, (values, height_um, title, vertical) in zip(row, sides, strict=True):
             extent = (0, values.shape[1] * voxel_um[2], values.shape[0] * height_um, 0)
-            top = max(float(np.percentile(values, 99.9)), 1e-9)
+            top = each.high or max(float(np.percentile(values, 99.9)), 1e-9)
             shown = axes.imshow(values, cmap=each.colormap, vmin=0, vmax=top, extent=extent)
             axes.set_title(title, color=theme.text, fontsize=10)
             axes.set_xlabel("x (µm)")
             axes.set_ylabel(vertical)
             bar = figure.colorbar(shown, ax=axes, shrink=0.85)
-            bar.set_label(unit, color=theme.text, fontsize=9)
+            bar.set_label(each.unit, color=theme.text, fontsize=9)
             bar.ax.tick_params(colors=theme.text, labelsize=8)
             bar.outline.set_visible(False)
             _style(axes, theme)
             axes.grid(False)
+    return figure
+
+
+def draw_misfit_maps(
+    maps: dict[str, np.ndarray], pixel_um: tuple[float, float], theme: Theme
+) -> Figure:
+    """Draw the lateral map of chi-square of every method on one scale around 1.
+
+    Parameters
+    ----------
+    maps : dict
+        Method -> map, shape (y, x).
+    pixel_um : tuple of float
+        (y, x) size of a pixel of the maps.
+    theme : Theme
+        Colours.
+    """
+    columns = min(3, len(maps))
+    rows = -(-len(maps) // columns)
+    size = (2.7 * columns + 0.8, 2.6 * rows)
+    figure = Figure(figsize=size, dpi=_DPI, facecolor=theme.face, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    shades = TwoSlopeNorm(1.0, 0.0, 3.0)
+    for axes, (method, values) in zip(grid.flat, maps.items(), strict=False):
+        extent = (0, values.shape[1] * pixel_um[1], values.shape[0] * pixel_um[0], 0)
+        shown = axes.imshow(values, cmap="RdBu_r", norm=shades, extent=extent)
+        axes.set_title(method, color=theme.text, fontsize=10)
+        _style(axes, theme)
+        axes.grid(False)
+    for axes in grid.flat[len(maps) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("y (µm)")
+    for axes in grid[-1]:
+        axes.set_xlabel("x (µm)")
+    bar = figure.colorbar(shown, ax=grid, shrink=0.85, ticks=[0, 0.5, 1, 2, 3], extend="max")
+    bar.set_label("chi²", color=theme.text, fontsize=9)
+    bar.ax.tick_params(colors=theme.text, labelsize=8)
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -248,6 +328,34 @@ def draw_score_distribution(metrics: pd.DataFrame, final: str, theme: Theme) -> 
     axes.set_xticks(places, names)
     axes.set_xlim(-0.6, len(methods) - 0.4)
     axes.set_ylabel("PSNR (dB), mean over slices")
+    return figure
+
+
+def draw_quality_by_step(
+    table: pd.DataFrame, metric: str | None, label: str, theme: Theme
+) -> Figure:
+    """Draw the quality of every configuration against the step of the stage.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``configuration step_um`` and the metric; one row per configuration and step.
+    metric, label : str
+        Which column to draw, and what the axis calls it; without a metric, the axes stay empty.
+    theme : Theme
+        Colours.
+    """
+    figure, axes = _axes(theme, (8.2, 4.2))
+    axes.set_xlabel("step of the stage (µm)")
+    axes.set_ylabel(label)
+    if metric is None:
+        return figure
+    names = list(dict.fromkeys(table["configuration"]))
+    for number, (name, marker) in enumerate(zip(names, cycle("osD^vPX<>*"), strict=False)):
+        rows = table[table["configuration"] == name].sort_values("step_um")
+        colour = colormaps["turbo"](0.08 + 0.84 * number / max(len(names) - 1, 1))
+        axes.plot(rows["step_um"], rows[metric], color=colour, marker=marker, ms=5, label=name)
+    _legend_beside(axes, theme)
     return figure
 
 

@@ -118,4 +118,4 @@ COLUMNS = (
 )
 
 ROLES = ("test", "train")
-RESERVED_NAMES = ("priors", "logs", "methods", "report.html", "metrics.tsv")
+RESERVED_NAMES = ("priors", "ablation", "logs", "methods", "report.html", "metrics.tsv")

@@ -1,0 +1,250 @@
+r"""Projections that are left out, predicted, and compared: a ranking without ground truth.
+
+Every k-th projection is withheld, all methods reconstruct from the others, and the beam's operator
+predicts from each volume what the withheld projections should show. Their mean squared error is the
+noise plus the error of the prediction, the same noise for all methods, so that the order of the
+errors is the order of the predictions.
+
+What this does not test: a withheld projection asks how well a method bridges the depth that was
+left between its neighbours, in an acquisition that is coarser than the real one. It can't see how
+light is placed *within* the depth of one beam, which is half of what a reconstruction has to do,
+and where the real acquisition has no gaps, the thinned one may have some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+
+from besselflow.store import Projections
+from besselflow.validation import Noise
+
+FEWEST_PROJECTIONS = 8
+"""With fewer, too little is left to reconstruct from once some are withheld."""
+
+COLUMNS = ["sample", "method", "c", "projection", "z_um", "block", "mse", "noise_variance", "peak"]
+_BLOCKS_PER_EDGE = 4
+_TIED_BELOW_ERRORS = 2.0
+
+
+def left_out_projections(count: int, every: int) -> list[int]:
+    """Choose the projections to withhold, by their order in depth.
+
+    The first and the last always stay, since beyond them nothing could be predicted.
+
+    Parameters
+    ----------
+    count : int
+        Number of projections.
+    every : int
+        One of so many is withheld; 0 for none.
+
+    Returns
+    -------
+    list of int
+        Indices; empty where there are fewer than `FEWEST_PROJECTIONS`.
+    """
+    if not every or count < FEWEST_PROJECTIONS:
+        return []
+    return list(range(min(every, count) // 2, count - 1, every))
+
+
+def choose_region(images: np.ndarray, size: int) -> tuple[slice, slice]:
+    """Find the square window with the most signal energy.
+
+    Parameters
+    ----------
+    images : numpy.ndarray, shape (Y, X)
+        Mean squared intensity.
+    size : int
+        Edge length in pixels; less where the image is smaller.
+
+    Returns
+    -------
+    tuple of slice
+        (y, x).
+    """
+    height, width = (min(size, length) for length in images.shape)
+    total = np.pad(images.astype(np.float64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    inside = total[height:, width:] - total[:-height, width:] - total[height:, :-width]
+    inside += total[:-height, :-width]
+    y, x = (int(v) for v in np.unravel_index(np.argmax(inside), inside.shape))
+    return slice(y, y + height), slice(x, x + width)
+
+
+def take(
+    projections: Projections, chosen: list[int], t: int, region: tuple[slice, slice]
+) -> Projections:
+    """Return some projections of one time point and a lateral region, on the same depth grid."""
+    scale = projections.attributes.get("scale")
+    return replace(
+        projections,
+        data=projections.data[t : t + 1, :, chosen, *region],
+        positions_um=projections.positions_um[chosen],
+        attributes=projections.attributes | ({"scale": [scale[t]]} if scale else {}),
+    )
+
+
+def thin(projections: Projections, every: int, size: int) -> Projections:
+    """Withhold every so many projections.
+
+    Parameters
+    ----------
+    projections : Projections
+        All projections.
+    every : int
+        As in `left_out_projections`.
+    size : int
+        Edge length of the lateral region to keep, in pixels. It is the brightest one of the middle
+        time point, and bounds the work, whatever the size of the acquisition.
+
+    Returns
+    -------
+    Projections
+        Those that stay, of that region and time point. The attribute ``held_out`` says what was
+        taken: ``projections``, ``t``, ``y`` and ``x`` (first and end).
+
+    Raises
+    ------
+    ValueError
+        No projection would be withheld.
+    """
+    count = len(projections.positions_um)
+    left_out = left_out_projections(count, every)
+    if not left_out:
+        raise ValueError(f"{count} projections are too few to withhold one of {every}")
+    t = projections.data.shape[0] // 2
+    images = projections.data[t].astype(np.float64)
+    # Channels count alike, whatever their brightness.
+    energy = np.square(images).mean(axis=1)
+    energy = np.asarray(
+        (energy / np.maximum(energy.mean(axis=(1, 2)), 1e-30)[:, None, None]).sum(0)
+    )
+    region = choose_region(energy, size)
+    kept = [p for p in range(count) if p not in left_out]
+    thinned = take(projections, kept, t, region)
+    y, x = ([window.start, window.stop] for window in region)
+    taken = {"projections": left_out, "t": t, "y": y, "x": x}
+    return replace(thinned, attributes=thinned.attributes | {"held_out": taken})
+
+
+def prediction_errors(
+    volumes: Mapping[str, da.Array],
+    thinned: Projections,
+    projections: Projections,
+    noise: Noise | None,
+    sample: str,
+) -> pd.DataFrame:
+    """Compare the withheld projections with what volumes predict of them.
+
+    Parameters
+    ----------
+    volumes : mapping
+        Method -> volume reconstructed from `thinned`, shape (1, C, Z, y, x).
+    thinned : Projections
+        What `thin` made.
+    projections : Projections
+        All projections.
+    noise : Noise or None
+        Noise of all projections.
+    sample : str
+        Name of the sample.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `COLUMNS`: for every method, channel, withheld projection and block of a lateral
+        grid of 4 x 4, the mean squared error and the mean noise variance (intensity squared; NaN
+        where unknown), and the brightest pixel of the channel's withheld projections.
+    """
+    taken = thinned.attributes["held_out"]
+    region, t = (slice(*taken["y"]), slice(*taken["x"])), taken["t"]
+    withheld = take(projections, taken["projections"], t, region)
+    operator = withheld.operator
+    rows = []
+    for c in range(withheld.data.shape[1]):
+        measured = np.asarray(withheld.data[0, c], dtype=np.float64)
+        variance = np.full(measured.shape, np.nan)
+        if noise is not None:
+            variance = noise.variance_of(t, c, operator, *region)
+        peak = float(measured.max())
+        for method, volume in volumes.items():
+            predicted = operator.forward(np.asarray(volume[0, c]))
+            squares = _block_means(np.square(predicted - measured))
+            for p, index in enumerate(taken["projections"]):
+                z_um = withheld.positions_um[p]
+                blocks = zip(squares[p], _block_means(variance)[p], strict=True)
+                rows += [
+                    (sample, method, c, index, z_um, block, *values, peak)
+                    for block, values in enumerate(blocks)
+                ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How well a method predicted the withheld projections.
+
+    Attributes
+    ----------
+    method : str
+        Its name.
+    psnr : float
+        Peak signal-to-noise ratio in dB over the brightest withheld pixel, mean over channels.
+    chi2 : float or None
+        Mean squared error over the mean noise variance: 1 is a perfect prediction, and what is
+        above is its error. None where the noise is not known.
+    tied : bool
+        Whether the data can't tell it from the best one: its mean squared error is above that of
+        the best by less than two standard errors of the difference over blocks.
+    """
+
+    method: str
+    psnr: float
+    chi2: float | None
+    tied: bool
+
+
+def rank_predictions(table: pd.DataFrame) -> list[Prediction]:
+    """Order methods by how well they predicted the withheld projections, the best first.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `prediction_errors` returned; may be empty.
+    """
+    if table.empty:
+        return []
+    relative = table.assign(error=table["mse"] / table["peak"] ** 2)
+    errors = relative.pivot(index=["c", "projection", "block"], columns="method", values="error")
+    by_channel = errors.groupby(level="c").mean().clip(lower=1e-10)
+    psnr = (-10 * np.log10(by_channel)).mean().sort_values(ascending=False, kind="stable")
+    best = psnr.index[0]
+    ranking = []
+    for method, value in psnr.items():
+        own = table[table["method"] == method]
+        known = own["noise_variance"].notna().all()
+        chi2 = float(own["mse"].mean() / own["noise_variance"].mean()) if known else None
+        behind = errors[method] - errors[best]
+        error = behind.std() / np.sqrt(len(behind))
+        tied = bool(behind.mean() <= _TIED_BELOW_ERRORS * error)
+        ranking.append(Prediction(str(method), float(value), chi2, tied))
+    return ranking
+
+
+def _block_means(stack: np.ndarray) -> np.ndarray:
+    """Average each image over a grid of blocks, shape (P, blocks)."""
+    rows = np.array_split(np.arange(stack.shape[1]), min(_BLOCKS_PER_EDGE, stack.shape[1]))
+    columns = np.array_split(np.arange(stack.shape[2]), min(_BLOCKS_PER_EDGE, stack.shape[2]))
+    return np.stack(
+        [
+            stack[:, r[0] : r[-1] + 1, k[0] : k[-1] + 1].mean(axis=(1, 2))
+            for r in rows
+            for k in columns
+        ],
+        axis=1,
+    )

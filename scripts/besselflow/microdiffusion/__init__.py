@@ -1,0 +1,1 @@
+"""The published refinement by diffusion (MicroDiffusion), on acquired projections only."""

@@ -1,0 +1,197 @@
+r"""Train the network on the projections of one sample: no slice is known, so none is learnt from.
+
+What is noised is :math:`x_0 = (1 - w) y_p + w (A v)_p`: a projection, and what the INR would have
+shown there. The loss is the mean squared error of the estimated noise (Ho et al., Denoising
+diffusion probabilistic models, NeurIPS 2020, eq. 14). The condition is the projection itself, which
+is the nearest that was acquired, and the depths that it collects light from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from besselflow.config import Microdiffusion
+from besselflow.fingerprint import fingerprint
+from besselflow.microdiffusion.network import ConditionalUnet
+from besselflow.microdiffusion.schedule import Schedule
+from besselflow.optimisation import Plan, optimise
+from besselflow.store import atomic_path
+
+_WARM_UP_STEPS = 50
+_WEIGHT_DECAY = 1e-4
+_ARCHITECTURE = ("channels", "octaves", "use_image_embedding", "use_position_embedding")
+# What sampling alone depends on.
+_SAMPLING = {"guidance", "sampling_steps", "eta", "checkpoint_seconds"}
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What the network of one sample learns from, intensities as from `to_range`.
+
+    Attributes
+    ----------
+    projections, guides : numpy.ndarray, shape (n, Y, X)
+        Acquired projections, and the same projections of the INR.
+    weights : numpy.ndarray, shape (n, Z)
+        Share of each slice in the light of each projection; sums are 1.
+    """
+
+    projections: np.ndarray
+    guides: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A trained network.
+
+    Attributes
+    ----------
+    network : ConditionalUnet
+        In evaluation mode.
+    info : dict
+        Curve of the loss, steps, duration, number of projections and weights.
+    """
+
+    network: ConditionalUnet
+    info: dict[str, Any]
+
+
+def build_network(settings: Microdiffusion) -> ConditionalUnet:
+    """Build the network that the settings describe, with random weights."""
+    return ConditionalUnet(*(getattr(settings, key) for key in _ARCHITECTURE))
+
+
+def interpolate_states(state: torch.Tensor, guide: torch.Tensor, inr_weight: float) -> torch.Tensor:
+    """Return (1 - w) state + w guide."""
+    return torch.lerp(state, guide, inr_weight)
+
+
+def kept_conditions(count: int, dropout: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw which of the conditions of a batch are kept, each with the probability 1 - dropout."""
+    return rng.random(count) >= dropout
+
+
+def train_network(
+    images: TrainingImages,
+    settings: Microdiffusion,
+    seed: int,
+    checkpoint: Path,
+    device: torch.device,
+) -> TrainedNetwork:
+    """Train the network of one sample.
+
+    Parameters
+    ----------
+    images : TrainingImages
+        Projections of all work units that are learnt from.
+    settings : Microdiffusion
+        Schedule, network and optimiser.
+    seed : int
+        Seed of everything random.
+    checkpoint : pathlib.Path
+        File to resume from, and to write to now and then.
+    device : torch.device
+        Where to compute.
+
+    Raises
+    ------
+    RuntimeError
+        The training diverged.
+    """
+    torch.manual_seed(seed)
+    network = build_network(settings).to(device)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
+    )
+    schedule = Schedule.of(settings)
+    tensor = lambda array: torch.as_tensor(array, dtype=torch.float32, device=device)  # noqa: E731
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((seed, step))
+        chosen = rng.integers(len(images.projections), size=settings.batch)
+        levels = rng.integers(settings.timesteps, size=settings.batch)
+        projections = tensor(images.projections[chosen])
+        clean = interpolate_states(projections, tensor(images.guides[chosen]), settings.inr_weight)
+        noise = tensor(rng.standard_normal(clean.shape, dtype=np.float32))
+        kept = tensor(kept_conditions(settings.batch, settings.condition_dropout, rng))
+        positions = network.embed_positions(tensor(images.weights[chosen]))
+        condition = torch.cat([network.embed_images(projections), positions], dim=1)
+        estimate = network(
+            schedule.noised(clean, noise, levels),
+            torch.as_tensor(levels, device=device),
+            condition * kept[:, None],
+        )
+        return (estimate - noise).square().mean()
+
+    identity = fingerprint(
+        settings.model_dump(exclude=_SAMPLING),
+        seed,
+        images.projections,
+        images.guides,
+        images.weights,
+    )
+    plan = Plan(
+        settings.steps,
+        _WARM_UP_STEPS,
+        "microdiffusion.learning_rate",
+        checkpoint,
+        identity,
+        settings.checkpoint_seconds,
+    )
+    network.train()
+    curve, seconds = optimise(loss_of_step, network, [optimiser], plan, "training", "loss")
+    info = {
+        "projections": len(images.projections),
+        "steps": settings.steps,
+        "curve": curve,
+        "seconds": seconds,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+    }
+    return TrainedNetwork(network.eval(), info)
+
+
+def spread_out(items: Sequence, most: int) -> list:
+    """Return at most some of the items, evenly spread over all of them."""
+    count = min(len(items), most)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def save_network(path: Path | str, trained: TrainedNetwork, settings: Microdiffusion) -> None:
+    """Write weights and facts as one safetensors file, which holds no code."""
+    architecture = settings.model_dump(include=set(_ARCHITECTURE))
+    metadata = {"architecture": json.dumps(architecture), "info": json.dumps(trained.info)}
+    tensors = {key: value.contiguous().cpu() for key, value in trained.network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_network(path: Path | str, device: torch.device) -> TrainedNetwork:
+    """Read a network written by `save_network`.
+
+    Raises
+    ------
+    RuntimeError
+        The file is not such a network; the message says to delete it.
+    """
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        network = build_network(Microdiffusion(**json.loads(metadata["architecture"])))
+        network.load_state_dict(tensors)
+        info = json.loads(metadata["info"])
+    except Exception as error:
+        raise RuntimeError(
+            f"{path}: not a readable network ({error}); delete the file and run again"
+        ) from error
+    return TrainedNetwork(network.to(device).eval(), info)

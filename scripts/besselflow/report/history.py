@@ -1,0 +1,54 @@
+"""What was done for a sample: times, settings, and how the fits and the training went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from besselflow.report.figures import draw_training_curve
+from besselflow.report.page import ThemedImage, themed_figure
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Time and memory of one stage."""
+
+    name: str
+    seconds: float
+    memory_mb: float
+
+
+def training_figure(curves: list, what: str, colour_of: str) -> ThemedImage | None:
+    """Draw the curves of a fit or training, where there are any; see `draw_training_curve`."""
+    if not curves:
+        return None
+    return themed_figure(partial(draw_training_curve, curves, what, colour_of))
+
+
+def read_benchmarks(benchmarks: Mapping[str, Path]) -> list[Stage]:
+    """Read what Snakemake measured of each stage; tables that are not there are left out."""
+    stages = []
+    for name, path in benchmarks.items():
+        if Path(path).is_file():
+            table = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
+            if {"s", "max_rss"} <= set(table.columns) and len(table):
+                stages.append(Stage(name, float(table["s"].mean()), float(table["max_rss"].max())))
+    return stages
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Turn nested settings into (dotted key, value) pairs."""
+    pairs = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            pairs.append((f"{prefix}{key}", text))
+    return pairs

@@ -1,0 +1,53 @@
+# All shards of a sample share one network.
+rule train_microdiffusion:
+    input:
+        projections=PROJECTIONS,
+        inr=inr_units_of,
+    output:
+        network=f"{RESULTS}/{{sample}}{{part}}/microdiffusion.safetensors",
+    log:
+        f"{RESULTS}/{{sample}}{{part}}/logs/train_microdiffusion.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}{{part}}/benchmarks/train_microdiffusion.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 6000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        # What only sampling depends on trains nothing again.
+        settings=microdiffusion_settings({"guidance", "sampling_steps", "eta"}),
+        tiling=tiling_of,
+        seed=CONFIG.seed,
+    message:
+        "{wildcards.sample}{wildcards.part}: training the published diffusion model"
+    script:
+        "../../scripts/train_microdiffusion.py"
+
+
+rule sample_microdiffusion:
+    input:
+        projections=PROJECTIONS,
+        inr=rules.fit_inr.output.units,
+        network=rules.train_microdiffusion.output.network,
+    output:
+        units=directory(units_path("microdiffusion")),
+    log:
+        f"{RESULTS}/{{sample}}{{part}}/logs/sample_microdiffusion-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}{{part}}/benchmarks/sample_microdiffusion-{{shard}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 6000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        settings=microdiffusion_settings(),
+        tiling=tiling_of,
+        seed=CONFIG.seed,
+    message:
+        "{wildcards.sample}{wildcards.part}: sampling from the published diffusion model, shard {wildcards.shard}"
+    script:
+        "../../scripts/sample_microdiffusion.py"

@@ -1,0 +1,55 @@
+# The rules that reconstruct take what this leaves in the place of the acquisition.
+rule hold_out:
+    input:
+        projections=rules.preprocess.output.projections,
+    output:
+        projections=directory(f"{RESULTS}/{{sample}}/held_out/projections.zarr"),
+    log:
+        f"{RESULTS}/{{sample}}/logs/hold_out.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/hold_out.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        settings=CONFIG.validation.model_dump(exclude={"methods"}),
+    message:
+        "{wildcards.sample}: withholding projections"
+    script:
+        "../../scripts/hold_out.py"
+
+
+rule validate:
+    input:
+        unpack(held_out_inputs),
+        volumes=[volume_path("{sample}", method) for method in CONFIG.methods],
+        projections=rules.preprocess.output.projections,
+    output:
+        metrics=f"{RESULTS}/{{sample}}/validation/metrics.tsv",
+        projections=f"{RESULTS}/{{sample}}/validation/projections.tsv",
+        depth=f"{RESULTS}/{{sample}}/validation/depth.tsv",
+        maps=f"{RESULTS}/{{sample}}/validation/residual_maps.npz",
+        determined=directory(f"{RESULTS}/{{sample}}/determined.ome.zarr"),
+        held_out=f"{RESULTS}/{{sample}}/held_out.tsv",
+    log:
+        f"{RESULTS}/{{sample}}/logs/validate.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/validate.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        methods=list(CONFIG.methods),
+        final=CONFIG.final,
+        held_out_methods=RUN.held_out_methods,
+        held_out_tiling=CONFIG.tiling.model_dump() | {"shards": 1},
+    message:
+        "{wildcards.sample}: judging the methods without ground truth"
+    script:
+        "../../scripts/validate.py"
