@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 import run_bench
+import yaml
 
+from besselflow.config import load_config
 from besselflow.sample_sheet import read_sheet
 
 
@@ -15,7 +17,7 @@ def work(tmp_path, monkeypatch):
 
 def test_missing_data_are_said_and_no_failure(work, monkeypatch, capsys):
     monkeypatch.setattr(run_bench, "DATA", work / "nowhere")
-    assert run_bench.main([], []) == 0
+    assert run_bench.main([], False, []) == 0
     assert "benchmark skipped" in capsys.readouterr().out
     assert not (work / "bench").exists()
 
@@ -52,3 +54,9 @@ def test_table_has_a_row_per_sample_and_method():
     assert lines[0].split() == ["metric", "psnr", "chi2"]
     assert lines[2].split() == ["a", "inr", "30.500", "1.000"]
     assert lines[3].split() == ["spectral", "28.250", "-"]
+
+
+def test_methods_without_training_are_a_valid_choice():
+    values = dict(part.split("=", 1) for part in run_bench.UNTRAINED)
+    config = load_config({key: yaml.safe_load(value) for key, value in values.items()})
+    assert "diffusion" not in config.methods and config.final == "inr"
