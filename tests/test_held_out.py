@@ -77,13 +77,37 @@ def test_the_thinned_acquisition_is_the_brightest_region_of_the_middle_time(seri
     write_projections(tmp_path / "thinned.zarr", thin(series, 4, 20))
     thinned = open_projections(tmp_path / "thinned.zarr")
     taken = thinned.attributes["held_out"]
-    assert taken == {"projections": [2, 6], "t": 1, "y": [30, 50], "x": [20, 40]}
+    expected = {"projections": [2, 6], "folded": [], "t": 1, "y": [30, 50], "x": [20, 40]}
+    assert taken == expected and thinned.members_um is None
     assert thinned.data.shape == (1, 2, len(POSITIONS) - 2, 20, 20)
     assert thinned.grid == series.grid and thinned.attributes["scale"] == [[3, 4]]
     kept = [0, 1, 3, 4, 5, 7, 8, 9]
     np.testing.assert_array_equal(thinned.positions_um, POSITIONS[kept])
     expected = np.asarray(series.data)[1:2, :, kept, 30:50, 20:40]
     np.testing.assert_array_equal(np.asarray(thinned.data), expected)
+
+
+def test_folded_neighbours_become_a_projection_of_a_longer_beam(series, tmp_path):
+    write_projections(tmp_path / "thinned.zarr", thin(series, 6, 20))
+    thinned = open_projections(tmp_path / "thinned.zarr")
+    taken = thinned.attributes["held_out"]
+    assert taken["projections"] == [3] and taken["folded"] == [[6, 7]]
+    data = np.asarray(series.data)[1:2, :, :, 30:50, 20:40]
+    expected = np.stack(
+        [data[:, :, group].mean(axis=2) for group in ([0], [1], [2], [4], [5], [6, 7], [8], [9])],
+        axis=2,
+    )
+    np.testing.assert_allclose(np.asarray(thinned.data), expected, rtol=1e-6)
+    assert thinned.data.dtype == np.float32
+    assert thinned.positions_um[5] == pytest.approx(POSITIONS[6:8].mean())
+    assert thinned.members_um[5] == POSITIONS[6:8].tolist()
+    # The operator of what is left sees with both beams at once.
+    volume = np.random.default_rng(0).random((SHAPE[2], 4, 4)).astype(np.float32)
+    whole = series.operator.forward(volume)
+    found = thinned.operator.forward(volume)
+    np.testing.assert_allclose(found[5], whole[6:8].mean(axis=0), rtol=1e-5)
+    kept = [0, 1, 2, 4, 5, 8, 9]
+    np.testing.assert_allclose(np.delete(found, 5, axis=0), whole[kept], rtol=1e-5)
 
 
 def test_too_few_projections_can_not_be_thinned(series):

@@ -5,10 +5,13 @@ predicts from each volume what the withheld projections should show. Their mean 
 noise plus the error of the prediction, the same noise for all methods, so that the order of the
 errors is the order of the predictions.
 
-What this does not test: a withheld projection asks how well a method bridges the depth that was
-left between its neighbours, in an acquisition that is coarser than the real one. It can't see how
-light is placed *within* the depth of one beam, which is half of what a reconstruction has to do,
-and where the real acquisition has no gaps, the thinned one may have some.
+From every 5th on, pairs of neighbours between them are folded into their mean, too
+(`besselflow.thinning`): what a method makes of them decides how far a prior is followed.
+
+What the ranking does not test: a withheld projection asks how well a method bridges the depth that
+was left between its neighbours, in an acquisition that is coarser than the real one. It can't see
+how light is placed *within* the depth of one beam, which is half of what a reconstruction has to
+do, and where the real acquisition has no gaps, the thinned one may have some.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from besselflow.store import Projections
+from besselflow.thinning import Thinning
 from besselflow.validation import Noise
 
 FEWEST_PROJECTIONS = 8
@@ -50,7 +54,7 @@ def left_out_projections(count: int, every: int) -> list[int]:
     """
     if not every or count < FEWEST_PROJECTIONS:
         return []
-    return list(range(min(every, count) // 2, count - 1, every))
+    return Thinning.of(count, every).withheld
 
 
 def choose_region(images: np.ndarray, size: int) -> tuple[slice, slice]:
@@ -81,16 +85,18 @@ def take(
 ) -> Projections:
     """Return some projections of one time point and a lateral region, on the same depth grid."""
     scale = projections.attributes.get("scale")
+    members = projections.members_um
     return replace(
         projections,
         data=projections.data[t : t + 1, :, chosen, *region],
         positions_um=projections.positions_um[chosen],
         attributes=projections.attributes | ({"scale": [scale[t]]} if scale else {}),
+        members_um=members and [members[p] for p in chosen],
     )
 
 
 def thin(projections: Projections, every: int, size: int) -> Projections:
-    """Withhold every so many projections.
+    """Withhold every so many projections, and fold some others (`besselflow.thinning`).
 
     Parameters
     ----------
@@ -106,7 +112,7 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
     -------
     Projections
         Those that stay, of that region and time point. The attribute ``held_out`` says what was
-        taken: ``projections``, ``t``, ``y`` and ``x`` (first and end).
+        taken: ``projections``, ``folded``, ``t``, ``y`` and ``x`` (first and end).
 
     Raises
     ------
@@ -114,8 +120,7 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
         No projection would be withheld.
     """
     count = len(projections.positions_um)
-    left_out = left_out_projections(count, every)
-    if not left_out:
+    if not left_out_projections(count, every):
         raise ValueError(f"{count} projections are too few to withhold one of {every}")
     t = projections.data.shape[0] // 2
     images = projections.data[t].astype(np.float64)
@@ -125,11 +130,20 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
         (energy / np.maximum(energy.mean(axis=(1, 2)), 1e-30)[:, None, None]).sum(0)
     )
     region = choose_region(energy, size)
-    kept = [p for p in range(count) if p not in left_out]
-    thinned = take(projections, kept, t, region)
+    thinning = Thinning.of(count, every)
+    whole = take(projections, list(range(count)), t, region)
+    images = [whole.data[:, :, group].mean(axis=2) for group in thinning.groups]
+    members = [[float(whole.positions_um[p]) for p in group] for group in thinning.groups]
     y, x = ([window.start, window.stop] for window in region)
-    taken = {"projections": left_out, "t": t, "y": y, "x": x}
-    return replace(thinned, attributes=thinned.attributes | {"held_out": taken})
+    taken = {"projections": thinning.withheld, "folded": [list(pair) for pair in thinning.folded]}
+    taken |= {"t": t, "y": y, "x": x}
+    return replace(
+        whole,
+        data=da.stack(images, axis=2).astype(np.float32),
+        positions_um=thinning.apply(whole.positions_um),
+        attributes=whole.attributes | {"held_out": taken},
+        members_um=members if thinning.folded else None,
+    )
 
 
 def prediction_errors(

@@ -118,6 +118,9 @@ class Projections:
     lateral_kernel : numpy.ndarray or None, shape (ky, kx)
         What the side lobes of the beam mix within each projection; see
         `besselflow.lateral.LateralBlur`.
+    members_um : list of list of float, or None
+        Stage positions of what each projection is the mean of, where some were folded
+        (`besselflow.thinning`).
     """
 
     data: da.Array
@@ -128,13 +131,20 @@ class Projections:
     unit: str
     attributes: dict[str, Any] = field(default_factory=dict)
     lateral_kernel: np.ndarray | None = None
+    members_um: list[list[float]] | None = None
 
     @property
     def operator(self) -> AxialProjection:
         """The operator that maps a volume on `grid` to these projections."""
         kernel = self.lateral_kernel
         blur = None if kernel is None else LateralBlur(kernel)
-        return AxialProjection.from_geometry(self.profile, self.positions_um, self.grid, blur)
+        if self.members_um is None:
+            return AxialProjection.from_geometry(self.profile, self.positions_um, self.grid, blur)
+        parts = [
+            AxialProjection.from_geometry(self.profile, np.array(members), self.grid).matrix
+            for members in self.members_um
+        ]
+        return AxialProjection(np.stack([part.mean(axis=0) for part in parts]), blur)
 
     @property
     def unseen_slices(self) -> list[int]:
@@ -219,6 +229,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
                     "unit": projections.unit,
                     "attributes": projections.attributes,
                     "lateral_kernel": None if kernel is None else np.asarray(kernel).tolist(),
+                    "members_um": projections.members_um,
                 }
             },
         )
@@ -244,6 +255,7 @@ def open_projections(path: Path | str) -> Projections:
         unit=values["unit"],
         attributes=values["attributes"],
         lateral_kernel=None if kernel is None else np.array(kernel),
+        members_um=values.get("members_um"),
     )
 
 
