@@ -1,8 +1,8 @@
-"""Refine the INR of one shard's work units by guided sampling from the diffusion prior.
+"""Refine the INR of one shard's work units by sampling from the diffusion prior.
 
 Sampling starts from the INR, and after every step the estimate is made to agree with the measured
-projections within their noise, exactly. The result is the mean of several posterior samples; their
-spread is the uncertainty.
+projections within their noise, exactly. The result is the posterior mean; the spread of several
+samples is the uncertainty. How far it is followed, `safeguard.py` decides.
 """
 
 import math
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from besselflow.baselines.spectral import SpectralModel
 from besselflow.config import Refine, Tiling
 from besselflow.device import select_device
+from besselflow.diffusion.prior import load_prior
 from besselflow.diffusion.sampling import RefinementProblem, sample_posterior
-from besselflow.diffusion.training import load_prior
 from besselflow.job import run_script
+from besselflow.noise import pixel_variance
 from besselflow.store import UnitWriter, open_projections, open_units
 from besselflow.tiling import list_units, unit_shape, units_of_shard
 
@@ -32,7 +34,7 @@ def main(
     threads: int,
     units_path: Path,
 ) -> None:
-    """Write the refined units of one shard: posterior mean and standard deviation.
+    """Write the refined units of one shard: posterior mean, standard deviation, and a sample.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ def main(
     spectral_units, inr_units : path
         Unit stores of the same shard.
     prior_path : path
-        Prior trained for the geometry of the acquisition.
+        The prior.
     settings : Refine
         Sampler.
     tiling : Tiling
@@ -62,27 +64,30 @@ def main(
     device = select_device(threads)
     prior = load_prior(prior_path, device)
     size = unit_shape(units, measured.grid.n_slices)
-    with UnitWriter(units_path, mine, size, names=("volume", "std")) as writer:
+    with UnitWriter(units_path, mine, size, names=("volume", "std", "sample")) as writer:
         for number, unit in enumerate(mine, start=1):
             started = time.monotonic()
             scale = measured.attributes["scale"][unit.t][unit.c]
-            noise_variance = spectral.records[unit.index]["noise_variance"]
+            model = SpectralModel.from_record(spectral.records[unit.index])
+            mean = np.asarray(spectral.arrays["volume"][unit.index])
+            expected = measured.operator.forward(mean)
+            variance = pixel_variance(expected, model.noise_variance, model.mean)
             relative = lambda array, by=scale: np.asarray(array) / np.float32(by)  # noqa: E731
             problem = RefinementProblem(
                 inr=relative(inr.arrays["volume"][unit.index]),
-                spectral=relative(spectral.arrays["volume"][unit.index]),
+                spectral=relative(mean),
                 projections=relative(measured.unit_data(unit)),
                 operator=measured.operator,
                 positions_um=measured.positions_um,
                 centres_um=measured.grid.centres_um,
-                noise=math.sqrt(noise_variance) / scale,
+                noise=math.sqrt(model.noise_variance) / scale,
+                variance=relative(variance, scale**2),
             )
             label = "sampling" if len(mine) == 1 else f"sampling unit {number} of {len(mine)}"
-            mean, std, record = sample_posterior(
-                problem, prior, settings, seed + unit.index, device, label
-            )
-            record["seconds"] = time.monotonic() - started
-            writer.write(unit, record, volume=mean * scale, std=std * scale)
+            found = sample_posterior(problem, prior, settings, seed + unit.index, device, label)
+            record = found.record | {"seconds": time.monotonic() - started}
+            arrays = {name: getattr(found, name) * scale for name in ("std", "sample")}
+            writer.write(unit, record, volume=found.mean * scale, **arrays)
 
 
 if __name__ == "__main__":

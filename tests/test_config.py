@@ -53,7 +53,12 @@ def test_unknown_keys_get_a_suggestion(values, key, remedy):
         ({"prior": {"channels": [24, 50]}}, "prior.channels", "multiples of 8"),
         ({"prior": {"patch": 60}}, "prior.patch", "multiple of 16"),
         ({"evaluate": {"ssim_window": 8}}, "evaluate.ssim_window", "odd"),
+        ({"prior": {"depth": 0}}, "prior.depth", "greater than 0"),
+        ({"prior": {"weights": ""}}, "prior.weights", "at least 1 character"),
+        ({"prior": {"weights": 1}}, "prior.weights", "valid string"),
+        ({"prior": {"precision": "half"}}, "prior.precision", "'float32' or 'bfloat16'"),
         ({"refine": {"evaluations": 26}}, "refine.evaluations", "less than or equal to 25"),
+        ({"refine": {"samples": 0}}, "refine.samples", "greater than 0"),
         ({"microdiffusion": {"channels": [20, 8]}}, "microdiffusion.channels", "multiples of 8"),
         ({"microdiffusion": {"inr_weight": 1}}, "microdiffusion.inr_weight", "less than 1"),
         ({"microdiffusion": {"beta_start": 0.5}}, "microdiffusion.beta_end", "below beta_start"),
@@ -130,13 +135,31 @@ def test_all_mistakes_are_listed_at_once():
     ("values", "expected"),
     [
         ({}, ["spectral", "diffusion"]),
-        ({"refine": {"samples": 1, "inr_weight": 0}}, ["spectral"]),
+        ({"refine": {"samples": 1, "trust": 0}}, ["spectral"]),
         ({"methods": ["interpolation"], "final": "interpolation"}, []),
     ],
     ids=["default", "one sample", "interpolation"],
 )
 def test_methods_that_state_an_uncertainty(values, expected):
     assert load_config(values).uncertain_methods == expected
+
+
+@pytest.mark.parametrize("trust", ["auto", 0, 0.25, 1])
+def test_trust_in_the_prior(trust):
+    assert load_config({"refine": {"trust": trust}}).refine.trust == trust
+
+
+@pytest.mark.parametrize("trust", [-0.1, 1.5, "aut", float("nan")])
+def test_wrong_trust_is_one_problem(trust):
+    (problem,) = problems_of({"refine": {"trust": trust}})
+    assert problem.column == "refine.trust"
+    assert "`auto` or" in problem.message and "number" in problem.message
+
+
+@pytest.mark.parametrize("key", ["inr_weight", "start_noise"])
+def test_keys_of_earlier_versions_are_unknown(key):
+    (problem,) = problems_of({"refine": {key: 0.5}})
+    assert (problem.column, problem.message) == (f"refine.{key}", "unknown key")
 
 
 @pytest.mark.parametrize("anisotropy", ["auto", 0.5, 2])

@@ -8,7 +8,9 @@ from besselflow.beam import box_profile
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError, ProblemsError
 from besselflow.failures import Failure
-from besselflow.runs import Run
+from besselflow.runs import SHIPPED_PRIOR, Run
+from simulate_training import TrainingStack, training_volumes
+from tiny_priors import write_tiny_prior
 
 COLUMNS = [
     "sample",
@@ -35,19 +37,20 @@ class Facility:
         (folder / "steps.csv").write_text("projection,z_um\n0,2.5\n1,7.5\n2,12.5\n")
         self.write_sheet()
 
-    def write_tiff(self, name, planes, seed):
+    def write_tiff(self, name, planes, seed, **options):
         counts = np.random.default_rng(seed).integers(90, 900, (planes, 32, 32)).astype(np.uint16)
-        metadata = {"axes": "ZYX"}
-        tifffile.imwrite(self.folder / name, counts, photometric="minisblack", metadata=metadata)
+        options |= {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+        tifffile.imwrite(self.folder / name, counts, **options)
 
-    def write_sheet(self):
+    def write_sheet(self, train=True, truth=""):
         common = ["box:6um", "1", "0.5", "0.5"]
         rows = [
             COLUMNS,
-            ["a", "a.tif", "stage.csv", *common, "", "test"],
+            ["a", "a.tif", "stage.csv", *common, truth, "test"],
             ["b", "b.tif", "steps.csv", *common, "", "test"],
-            ["t", "", "", "", "1", "0.5", "0.5", "t.tif", "train"],
         ]
+        if train:
+            rows.append(["t", "", "", "", "1", "0.5", "0.5", "t.tif", "train"])
         (self.folder / "samples.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
 
     def values(self):
@@ -60,6 +63,10 @@ class Facility:
 
     def prepare(self, **options):
         return Run.prepare(self.values(), **options)
+
+    def with_prior(self, **prior):
+        values = {"methods": ["spectral", "inr", "diffusion"], "final": "diffusion"}
+        return Run.prepare(self.values() | values | {"prior": prior})
 
 
 @pytest.fixture
@@ -137,6 +144,91 @@ def test_samples_of_one_setup_share_a_prior(facility):
     assert run.geometry_of("b").step_um == 5.0
     assert run.geometry_of_key(run.geometry_of("b").key) == run.geometry_of("b")
     assert run.geometry_of_key(geometry.key) == geometry
+
+
+@pytest.mark.parametrize(
+    ("weights", "train", "trained"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("train", True, True),
+        ("train", False, True),
+        ("shipped", True, False),
+        ("shipped", False, False),
+    ],
+)
+def test_prior_is_trained_or_the_one_that_is_shipped(facility, weights, train, trained):
+    facility.write_sheet(train)
+    run = facility.with_prior(weights=weights)
+    for sample in ("a", "b"):
+        trained_path = facility.folder / f"results/priors/{run.geometry_of(sample).key}.safetensors"
+        assert run.prior_of(sample) == (trained_path if trained else SHIPPED_PRIOR)
+    keys = {run.geometry_of(sample).key for sample in ("a", "b")}
+    assert len(keys) == 2
+    assert set(run.trained_geometries) == (keys if trained else set())
+
+
+def test_shipped_prior_lies_in_the_repository():
+    assert SHIPPED_PRIOR.parent.parent.name == "workflow"
+    assert (SHIPPED_PRIOR.parents[1] / "Snakefile").is_file()
+
+
+def test_prior_of_another_run_is_used_as_it_is(facility):
+    path = write_tiny_prior(facility.folder / "earlier" / "abc.safetensors")
+    run = facility.with_prior(weights=str(path))
+    assert run.prior_of("a") == run.prior_of("b") == path
+    assert list(run.trained_geometries) == []
+
+
+def test_file_that_is_no_prior_is_named_before_anything_runs(facility):
+    with pytest.raises(InputError, match=r"t\.tif\" is not a prior"):
+        facility.with_prior(weights=str(facility.folder / "t.tif"))
+
+
+@pytest.mark.parametrize("learnt", ["its file", "other byte order", "other voxels"])
+def test_prior_that_has_learnt_from_a_ground_truth_is_refused(facility, learnt):
+    seed, order = (7 if learnt == "other voxels" else 8), (">" if "order" in learnt else "<")
+    facility.write_tiff("truth.tif", 18, 8)
+    facility.write_tiff("elsewhere.tif", 18, seed, byteorder=order)
+    facility.write_sheet(truth="truth.tif")
+    voxel = (1.0, 0.5, 0.5)
+    stack = TrainingStack("some mouse", facility.folder / "elsewhere.tif", voxel, None)
+    geometry = facility.prepare().geometry_of("a")
+    digests = {name: known for name, (_, known) in training_volumes(stack, geometry, 0).items()}
+    prior = write_tiny_prior(facility.folder / "abc.safetensors", digests=digests)
+    if learnt == "other voxels":
+        assert facility.with_prior(weights=str(prior)).prior_of("a") == prior
+        return
+    with pytest.raises(InputError) as refused:
+        facility.with_prior(weights=str(prior))
+    text = str(refused.value)
+    assert all(part in text for part in ("abc.safetensors", '"some mouse"', '"a"', "truth.tif"))
+    # Where it isn't used, it does no harm.
+    assert Run.prepare(facility.values() | {"prior": {"weights": str(prior)}})
+
+
+@pytest.mark.parametrize("weights", ["earlier/abc.safetensors", "shiped", "."])
+def test_prior_that_is_not_there_is_named_before_anything_runs(facility, weights):
+    with pytest.raises(InputError) as refused:
+        facility.with_prior(weights=weights)
+    text = str(refused.value)
+    assert f'prior.weights in the configuration: "{weights}" is no file' in text
+    assert all(word in text for word in ("auto", "shipped", "train", ".safetensors"))
+
+
+def test_prior_that_nothing_needs_may_be_missing(facility):
+    run = Run.prepare(facility.values() | {"prior": {"weights": "earlier/abc.safetensors"}})
+    assert run.config.prior.weights == "earlier/abc.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("train", "phantoms", "expected"), [(True, 0, 0), (True, 5, 5), (False, 0, 12), (False, 20, 20)]
+)
+def test_prior_is_trained_on_samples_and_phantoms(facility, train, phantoms, expected):
+    facility.write_sheet(train)
+    items = facility.with_prior(phantoms=phantoms).training_items
+    samples = ["train-t"] if train else []
+    assert items == samples + [f"phantom-{number}" for number in range(expected)]
 
 
 def test_row_of_a_sample_is_told_to_its_report(facility):

@@ -22,7 +22,9 @@ import reconstruct_baseline
 import refine
 import report_cohort
 import report_sample
+import safeguard
 import sample_microdiffusion
+import simulate_training
 import train_microdiffusion
 import train_prior
 import validate
@@ -37,10 +39,13 @@ from besselflow.config import (
     Prior,
     Refine,
     RichardsonLucy,
+    Spectral,
     Tiling,
     Variational,
 )
 from besselflow.diffusion.geometry import Geometry
+from besselflow.diffusion.prior import load_prior
+from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.errors import InputError
 from besselflow.lateral import LateralBlur
 from besselflow.microdiffusion.images import smooth_neighbours
@@ -59,12 +64,13 @@ DETECTOR = Detector(photons=300.0, gain=2.0, offset=100.0, read_noise=2.0)
 WHOLE = Tiling(tile=64, halo=8)
 TILED = Tiling(tile=10, halo=3)
 INR = Inr(width=8, depth=1, features=8, steps=30, columns=64, checkpoint_seconds=1e-9)
-PRIOR = Prior(channels=[8, 16], steps=4, batch=2, patch=16, checkpoint_seconds=1e-9)
+PRIOR = Prior(channels=[8, 16], depth=1, steps=4, batch=2, patch=16, checkpoint_seconds=1e-9)
 ITERATIVE = {
     "variational": Variational(iterations=20),
     "richardson_lucy": RichardsonLucy(iterations=5),
 }
-REFINE = Refine(evaluations=2, samples=2)
+REFINE = Refine(evaluations=2, samples=2, trust=1)
+GEOMETRY = Geometry.of(box_profile(6.0), POSITIONS, VOXEL)
 MICRODIFFUSION = Microdiffusion(
     channels=[8, 16], steps=4, batch=2, sampling_steps=10, checkpoint_seconds=1e-9
 )
@@ -181,8 +187,18 @@ class Chain:
                         inr_units=path("inr"),
                         prior_path=self.prior,
                         settings=REFINE,
-                        units_path=path("diffusion"),
+                        units_path=path("prior"),
                         **learned,
+                        **common,
+                    )
+                    untrained = {"inr": path("inr"), "variational": path("variational")}
+                    safeguard.main(
+                        self.projections,
+                        safeguard.Sources(path("prior"), untrained, path("spectral")),
+                        self.projections,
+                        None,
+                        REFINE,
+                        units_path=path("diffusion"),
                         **common,
                     )
         if "microdiffusion" in methods:
@@ -233,10 +249,13 @@ def prior(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prior")
     volume = draw_phantom("vessels", (18, 24, 24), 99, VOXEL)
     write_tiff(folder / "t.tif", DETECTOR.noise_free_counts(volume))
+    stack = simulate_training.TrainingStack("other mouse", folder / "t.tif", VOXEL, 100.0)
+    simulate_training.main(stack, GEOMETRY, Spectral(), INR, SEED, 1, folder / "abc" / "train-t")
     train_prior.main(
-        [train_prior.TrainingStack("other mouse", folder / "t.tif", VOXEL, 100.0)],
-        Geometry.of(box_profile(6.0), POSITIONS, VOXEL),
+        [folder / "abc" / "train-t"],
+        GEOMETRY.as_dict(),
         PRIOR,
+        REFINE,
         SEED,
         1,
         folder / "abc.safetensors",
@@ -516,13 +535,11 @@ def test_more_shards_than_units(raw, whole, tmp_path):
 
 def test_finished_fit_leaves_no_checkpoints(whole, prior):
     assert {path.name for path in (whole.folder / "units").iterdir()} == {
-        f"{method}-0.zarr" for method in METHODS
+        f"{method}-0.zarr" for method in (*METHODS, "prior")
     }
-    assert {path.name for path in prior.parent.iterdir()} == {
-        "t.tif",
-        "abc.safetensors",
-        "abc.json",
-    }
+    found = {path.relative_to(prior.parent).as_posix() for path in prior.parent.rglob("*")}
+    simulated = {"abc", "abc/train-t", "abc/train-t/other mouse.npz"}
+    assert found == {"t.tif", "abc.safetensors", "abc.json"} | simulated
 
 
 def test_published_scheme_stays_close_to_the_smoothed_inr(whole):
@@ -630,37 +647,44 @@ def test_prior_tells_what_it_was_trained_on(prior):
     info = json.loads(prior.with_suffix(".json").read_text())
     assert info["trained_on"] == ["other mouse"]
     assert info["steps"] == PRIOR.steps
-    assert Geometry.from_dict(info["geometry"]) == Geometry.of(box_profile(6.0), POSITIONS, VOXEL)
+    assert Geometry.from_dict(info["geometry"]) == GEOMETRY
+    loaded = load_prior(prior, torch.device("cpu"))
+    assert loaded.info == info and loaded.calibration is not None
+    assert loaded.denoiser.channels == PRIOR.channels
 
 
-def test_without_training_samples_phantoms_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_prior, "_PHANTOM_SHAPE", (18, 24, 24))
-    train_prior.main(
-        [],
-        Geometry.of(box_profile(6.0), POSITIONS, VOXEL),
-        PRIOR.model_copy(update={"steps": 1}),
-        SEED,
-        1,
-        tmp_path / "p.safetensors",
-        tmp_path / "p.json",
-    )
-    names = json.loads((tmp_path / "p.json").read_text())["trained_on"]
-    assert len(names) == len(set(names)) == 6
-    assert [name.split()[1] for name in names] == ["vessels", "neuron", "cells"] * 2
+def test_prior_of_any_beam_says_so(prior, tmp_path):
+    simulated = prior.parent / "abc" / "train-t"
+    outputs = tmp_path / "p.safetensors", tmp_path / "p.json"
+    short = PRIOR.model_copy(update={"steps": 1})
+    train_prior.main([simulated], None, short, REFINE, SEED, 1, *outputs)
+    assert json.loads(outputs[1].read_text())["geometry"] == "any"
 
 
-def test_training_volumes_are_brought_to_the_voxels_of_the_geometry(tmp_path):
-    z = np.arange(12.0)[:, None, None]
-    counts = (100 + 50 * z + np.zeros((2, 12, 10, 10))).astype(np.uint16)
-    counts[1] += 7
-    write_tiff(tmp_path / "t.tif", counts)
-    stack = train_prior.TrainingStack("t", tmp_path / "t.tif", (1.0, 1.0, 1.0), 100.0)
-    same = train_prior.load_training_volumes(stack, (1.0, 1.0, 1.0))
-    assert list(same) == ["t channel 0", "t channel 1"]
-    np.testing.assert_array_equal(same["t channel 1"], counts[1] - 100.0)
-    fine = train_prior.load_training_volumes(stack, (0.5, 1.0, 2.0))["t channel 0"]
-    assert fine.shape == (24, 10, 5)
-    np.testing.assert_allclose(fine[:, 3, 3], np.linspace(0, 550, 24), rtol=1e-4)
+def test_training_acquisition_is_one_of_the_training_stack(prior):
+    (path,) = (prior.parent / "abc" / "train-t").iterdir()
+    found = SimulatedAcquisition.load(path)
+    volume = draw_phantom("vessels", (18, 24, 24), 99, VOXEL)
+    counts = DETECTOR.noise_free_counts(volume).astype(float) - 100
+    factor = found.truth.max() / counts.max()
+    np.testing.assert_allclose(found.truth, np.maximum(counts, 0) * factor, atol=2e-3)
+
+
+def test_trust_says_how_far_the_prior_is_followed(whole, tmp_path):
+    path = lambda name: whole.units(name)[0]  # noqa: E731
+    sources = safeguard.Sources(path("prior"), {"inr": path("inr")}, path("spectral"))
+    volumes = {name: open_units([path(name)]).arrays["volume"][0] for name in ("prior", "inr")}
+    for trust, share in ((1, 1), (0.25, 0.25), (0, 0), ("auto", 0)):
+        settings = REFINE.model_copy(update={"trust": trust})
+        units = tmp_path / f"{trust}.zarr"
+        inputs = (whole.projections, sources, whole.projections, None, settings, WHOLE, 0)
+        safeguard.main(*inputs, units)
+        found = open_units([units])
+        expected = share * volumes["prior"] + (1 - share) * volumes["inr"]
+        np.testing.assert_allclose(found.arrays["volume"][0], expected, rtol=1e-4, atol=1e-4)
+        assert found.records[0]["weights"] == {"prior": share, "inr": 1 - share}
+        assert not found.records[0]["checked"]
+    assert not np.allclose(volumes["prior"], volumes["inr"], rtol=0.05)
 
 
 def test_scores_of_all_methods(reported, whole):

@@ -41,10 +41,12 @@ _AUTO_OR_NUMBER = {
     ("variational", "weight"),
     ("inr", "bandwidth"),
     ("inr", "steps"),
+    ("refine", "trust"),
 }
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Section(BaseModel):
@@ -188,7 +190,7 @@ class Inr(Section):
         "the fit, to see whether it still gets better and to end it when it doesn't. 0 always "
         "takes all steps.",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="Precision of the hidden layers during the fit. `auto` takes bfloat16 where "
         "the processor or GPU computes with it, which is about twice as fast.",
@@ -284,26 +286,42 @@ class Microdiffusion(Section):
 class Prior(Section):
     """The conditional diffusion model and its training."""
 
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        "auto",
+        description="Which prior to use: `shipped`, the one that comes with BesselFlow, trained on "
+        "phantoms under many beams; `train`, one trained for the beam and step of each sample on "
+        "the `role: train` samples and `prior.phantoms`; the path of a `.safetensors` file that an "
+        "earlier run left in `priors/`; or `auto`: `train` where the sheet has `role: train` "
+        "samples, else `shipped`.",
+    )
     channels: list[Positive] = Field(
-        [24, 48, 72],
+        [48, 96, 128],
         min_length=2,
         max_length=5,
         description="Channels of the U-Net at each resolution; multiples of 8.",
     )
-    steps: Positive = Field(1500, description="Optimiser steps.")
-    batch: Positive = Field(8, description="Slices per optimiser step.")
+    depth: Positive = Field(2, description="Residual blocks of the U-Net at each resolution.")
+    steps: Positive = Field(4000, description="Optimiser steps.")
+    batch: Positive = Field(4, description="Blocks of 8 slices per optimiser step.")
     patch: Positive = Field(
         64, description="Edge length of the training patches in pixels; a multiple of 16."
     )
     learning_rate: PositiveFloat = Field(
-        1e-3, description="Peak learning rate of AdamW; it decays to zero along a cosine."
+        1.5e-3,
+        description="Peak learning rate of AdamW, and a tenth of that of Muon, which trains the "
+        "hidden layers; both decay to zero along a cosine.",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Precision of the U-Net: `float32`, `bfloat16`, or `auto`, bfloat16 where the "
+        "processor or the GPU has instructions for it.",
     )
     phantoms: int = Field(
         0,
         ge=0,
         description="Number of simulated phantoms (equal parts of vessels, neurons and cells) "
         "to train on besides the `role: train` samples. Without any `train` sample, at least "
-        "6 are drawn.",
+        "12 are drawn.",
     )
     checkpoint_seconds: PositiveFloat = Field(
         60.0, description="Seconds between checkpoints, from which a rerun resumes."
@@ -323,32 +341,28 @@ class Prior(Section):
 
 
 class Refine(Section):
-    """Guided sampling from the diffusion model."""
+    """Sampling from the diffusion model, and how far it is trusted."""
 
     evaluations: Annotated[int, Field(ge=1, le=25)] = Field(
         8, description="Network evaluations per slice and posterior sample."
     )
     samples: Positive = Field(
         4,
-        description="Posterior samples per work unit; the result is their mean, and with two or "
-        "more their standard deviation is stored as the uncertainty.",
+        description="Posterior samples per work unit. With two or more, their spread is stored as "
+        "the uncertainty.",
     )
-    inr_weight: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5,
-        description="Weight of the INR against the denoised estimate after every network "
-        "evaluation. 0 samples from the prior and the data alone; 1 returns the INR, made to agree "
-        "with the data.",
-    )
-    start_noise: PositiveFloat = Field(
-        0.1,
-        description="Noise level at which sampling starts from the INR, relative to the intensity "
-        "scale of the sample. Lower values stay closer to the INR.",
+    trust: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="How far the prior is followed: 1 takes its volume, 0 that of the INR, values "
+        "between mix both. `auto` decides for every sample and channel: of the volumes of the "
+        "prior, the INR and `variational`, it takes the mixture that best predicts what was kept "
+        "from them (`validation.hold_out`), and the INR where nothing can be.",
     )
 
     @property
     def gives_uncertainty(self) -> bool:
         """Whether there is more than one answer that a standard deviation can be taken of."""
-        return self.samples > 1 or 0 < self.inr_weight < 1
+        return self.samples > 1
 
 
 class Evaluate(Section):
@@ -370,11 +384,13 @@ class Validation(Section):
     """Trust without ground truth: projections that are withheld, predicted, and compared."""
 
     hold_out: int = Field(
-        4,
+        6,
         ge=0,
         description="One of so many projections is withheld, every method reconstructs from the "
-        "others, and is ranked by how well it predicts what was withheld. 0 turns this off; "
-        "acquisitions of fewer than 8 projections are not ranked.",
+        "others, and is ranked by how well it predicts what was withheld. From 5 on, two others "
+        "are also replaced by their mean, and how well their difference is predicted decides how "
+        "far the prior is followed. 0 turns this off; acquisitions of fewer than 8 projections are "
+        "neither ranked nor checked.",
     )
     region: Positive = Field(
         128,
@@ -417,7 +433,7 @@ class Config(Section):
         "results", min_length=1, description="Folder that all results are written to."
     )
     seed: int = Field(
-        0, ge=0, description="Seed of everything random; equal seeds give equal results."
+        0, ge=0, lt=2**31, description="Seed of everything random; equal seeds give equal results."
     )
     methods: list[Method] = Field(
         list(DEFAULT_METHODS),
@@ -554,6 +570,8 @@ def _explain(error: dict[str, Any], location: tuple, source: str) -> Problem:
         message = "it must be a section of keys and values"
     elif location in _AUTO_OR_NUMBER:
         message = "it must be `auto` or a positive number"
+        if location == ("refine", "trust"):
+            message = "it must be `auto` or a number from 0 to 1"
     return Problem(source, message, remedy, column=key, value=value, kind="key")
 
 

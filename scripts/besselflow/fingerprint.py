@@ -30,3 +30,8 @@ def fingerprint(*parts: Any) -> str:
         else:
             digest.update(json.dumps(part, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Derive a seed for something with a name, the same in every run."""
+    return (seed << 32) + int(fingerprint(name)[:8], 16)

@@ -8,20 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
-from besselflow.acquisition import read_stage_positions
+from besselflow.acquisition import read_stage_positions, read_tiff_stack
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.failures import Failure
+from besselflow.fingerprint import fingerprint
 from besselflow.held_out import FEWEST_PROJECTIONS, left_out_projections
 from besselflow.sample_sheet import Sample, read_sheet
 from besselflow.slice_spacing import with_spacing
 from besselflow.store import write_json
 
+SHIPPED_PRIOR = Path(__file__).parents[2] / "workflow" / "priors" / "phantoms.safetensors"
+"""The prior that comes with BesselFlow; its model card lies beside it."""
+
 _MEMORY = ".exclusions.json"
+_PRIORS = ("auto", "train", "shipped")
+_FEWEST_PHANTOMS = 12
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Run:
             Configuration or sheet are unusable, or no sample is left to reconstruct.
         """
         config = load_config(values)
+        prior = config.prior.weights if "diffusion" in config.methods else "auto"
+        _check_prior(prior)
         sheet = read_sheet(config.samples)
         if check_files:
             checked = check_samples(sheet)
@@ -74,6 +83,7 @@ class Run:
             tests, trains = checked.tests, checked.trains
             if not tests:
                 raise InputError(describe_rejections(checked))
+            _check_leak(prior, tests)
         else:
             checked = None
             memory = Path(config.results) / _MEMORY
@@ -116,6 +126,36 @@ class Run:
         """Return the geometry with an identifier, which one of the samples has."""
         found = (self.geometry_of(sample) for sample in self.tests)
         return next(geometry for geometry in found if geometry.key == key)
+
+    @property
+    def _chosen_prior(self) -> str:
+        chosen = self.config.prior.weights
+        if chosen == "auto":
+            return "train" if self.trains else "shipped"
+        return chosen
+
+    @property
+    def trained_geometries(self) -> list[str]:
+        """Identifiers of the geometries that this run trains a prior for."""
+        if self._chosen_prior != "train":
+            return []
+        return sorted({self.geometry_of(sample).key for sample in self.tests})
+
+    def prior_of(self, sample: str) -> Path:
+        """Return where the prior of a sample lies, or will lie once it is trained."""
+        chosen = self._chosen_prior
+        if chosen == "shipped":
+            return SHIPPED_PRIOR
+        if chosen != "train":
+            return Path(chosen)
+        return Path(self.config.results) / "priors" / f"{self.geometry_of(sample).key}.safetensors"
+
+    @property
+    def training_items(self) -> list[str]:
+        """What a prior is trained on: the `role: train` samples, and phantoms."""
+        settings, samples = self.config.prior, [f"train-{name}" for name in self.trains]
+        count = settings.phantoms if samples else max(settings.phantoms, _FEWEST_PHANTOMS)
+        return samples + [f"phantom-{number}" for number in range(count)]
 
     def why_not_held_out(self, sample: str) -> str | None:
         """Say in a sentence why a sample's methods can't be ranked by prediction, or None."""
@@ -212,3 +252,41 @@ class Run:
             statuses,
             self.config.final,
         )
+
+
+def _check_prior(chosen: str) -> None:
+    """Complain about a prior that is not there, before anything is computed."""
+    if chosen in _PRIORS or Path(chosen).is_file():
+        return
+    raise InputError(
+        f'prior.weights in the configuration: "{chosen}" is no file; give the path of a '
+        ".safetensors file from the folder priors of earlier results, or one of "
+        + ", ".join(_PRIORS)
+    )
+
+
+def _check_leak(chosen: str, tests: list[Sample]) -> None:
+    """Refuse a prior from elsewhere that has learnt from the ground truth of a test sample."""
+    if chosen in _PRIORS:
+        return
+    try:
+        with safe_open(chosen, framework="np") as file:
+            known = json.loads(file.metadata()["info"]).get("digests", {})
+    except Exception as error:
+        raise InputError(
+            f'prior.weights in the configuration: "{chosen}" is not a prior ({error}); give the '
+            "path of a .safetensors file from the folder priors of earlier results"
+        ) from error
+    names = {digest: name for name, digest in known.items()}
+    for sample in tests if names else ():
+        if sample.ground_truth is None:
+            continue
+        for channel in read_tiff_stack(sample.ground_truth).data[0]:
+            name = names.get(fingerprint(np.asarray(channel, np.float32)))
+            if name is not None:
+                raise InputError(
+                    f'prior.weights in the configuration: "{chosen}" was trained on "{name}", '
+                    f"which holds the voxels of the ground truth of the test sample "
+                    f'"{sample.name}" ({sample.ground_truth}), and would flatter its scores; '
+                    "choose another prior, or leave out the sample"
+                )

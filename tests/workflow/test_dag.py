@@ -2,6 +2,7 @@
 
 import pytest
 
+from tiny_priors import write_tiny_prior
 from tiny_runs import TinyFacility, job_counts
 
 pytestmark = pytest.mark.workflow
@@ -11,16 +12,19 @@ EVERYTHING = {
     "convert_ground_truth": 1,
     "reconstruct_baseline": 6,
     "fit_inr": 2,
+    "simulate_training": 1,
     "train_prior": 1,
     "refine": 2,
+    "safeguard": 2,
     "assemble": 2,
     "validate": 2,
     "evaluate": 2,
     "report_sample": 2,
     "report_cohort": 1,
     "all": 1,
-    "total": 24,
+    "total": 27,
 }
+OF_THE_PRIOR = ("simulate_training", "train_prior", "refine", "safeguard")
 
 
 def plan(facility, *arguments):
@@ -33,14 +37,14 @@ def test_all_stages_follow_from_the_defaults(small):
     counts, output = plan(small)
     assert counts == EVERYTHING
     assert "known: fitting the implicit neural representation" in output
+    assert "imaging train-other with the beam of geometry" in output
     assert not small.results.exists()
 
 
 def test_no_prior_is_trained_without_diffusion(small):
     counts, _ = plan(small, "--config", "methods=[spectral,inr]", "final=inr")
     changed = {"reconstruct_baseline": 2, "total": 17}
-    unchanged = {k: v for k, v in EVERYTHING.items() if k not in ("train_prior", "refine")}
-    assert counts == unchanged | changed
+    assert counts == {k: v for k, v in EVERYTHING.items() if k not in OF_THE_PRIOR} | changed
 
 
 def test_the_final_method_gets_the_fixed_name(small):
@@ -64,8 +68,9 @@ def test_a_method_without_uncertainty_states_none(small):
 
 def test_shards_multiply_the_reconstructions_only(small):
     counts, _ = plan(small, "--config", "tiling={shards: 2}")
-    double = {name: 2 * EVERYTHING[name] for name in ("reconstruct_baseline", "fit_inr", "refine")}
-    assert counts == EVERYTHING | double | {"total": 34}
+    sharded = ("reconstruct_baseline", "fit_inr", "refine", "safeguard")
+    double = {name: 2 * EVERYTHING[name] for name in sharded}
+    assert counts == EVERYTHING | double | {"total": 39}
 
 
 def test_published_scheme_is_trained_once_per_sample(small):
@@ -84,8 +89,42 @@ def test_samples_of_other_geometry_get_a_prior_of_their_own(tmp_path):
     facility = TinyFacility(tmp_path)
     facility.add_test("coarse", step_um=6.0)
     facility.add_test("fine", seed=6, step_um=3.0)
-    # No row has the role train: the prior is trained all the same, on phantoms.
-    assert plan(facility)[0]["train_prior"] == 2
+    # No row has the role train: where a prior is to be trained, it is trained on phantoms.
+    counts, _ = plan(facility, "--config", "prior={weights: train, phantoms: 13}")
+    assert counts["train_prior"] == 2 and counts["simulate_training"] == 26
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "results/priors"])
+def test_prior_of_an_earlier_run_is_not_trained_again(small, name):
+    path = write_tiny_prior(small.folder / name / "0123456789ab.safetensors")
+    try:
+        relative = path.relative_to(small.folder)
+        counts, _ = plan(small, "--config", f"prior={{weights: {relative}}}")
+    finally:
+        path.unlink()
+        for folder in path.parents[: len(relative.parts) - 1]:
+            folder.rmdir()
+    assert counts["refine"] == counts["safeguard"] == 2
+    assert "train_prior" not in counts and "simulate_training" not in counts
+
+
+def test_prior_for_any_beam_is_trained_on_phantoms_alone(small):
+    counts, _ = plan(
+        small, "results/priors/any-beam.safetensors", "--config", "prior={phantoms: 4}"
+    )
+    assert counts == {"simulate_training": 4, "train_prior": 1, "total": 5}
+
+
+def test_prior_is_checked_where_projections_can_be_withheld(tmp_path):
+    write_tiny_prior(tmp_path / "tiny.safetensors")
+    facility = TinyFacility(tmp_path, prior={"weights": "tiny.safetensors"})
+    facility.add_test("many", step_um=1.5)
+    # The check needs what the ranking doesn't: a prior's volume of what is left, but no mixture.
+    ranked = "validation={methods: [inr]}"
+    counts, _ = plan(facility, "--config", ranked)
+    assert counts["hold_out"] == 1 and counts["refine"] == 2 and counts["safeguard"] == 1
+    counts, _ = plan(facility, "--config", ranked, "refine={trust: 0.5}")
+    assert counts["hold_out"] == counts["refine"] == counts["safeguard"] == 1
 
 
 def test_an_excluded_sample_has_no_jobs_but_one_that_fails(tmp_path):

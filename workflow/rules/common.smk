@@ -43,6 +43,8 @@ if workflow.is_main_process and RUN.rejected:
 CONFIG = RUN.config
 RESULTS = CONFIG.results
 SHARDS = range(CONFIG.tiling.shards)
+# Stands for the geometry of a prior that serves all of them, such as the one that is shipped.
+ANY_BEAM = "any-beam"
 
 
 wildcard_constraints:
@@ -51,7 +53,8 @@ wildcard_constraints:
     part="|/held_out",
     baseline="|".join(BASELINES),
     shard=r"\d+",
-    geometry="[0-9a-f]+",
+    geometry="|".join([*RUN.trained_geometries, ANY_BEAM]),
+    item="(train|phantom)-[^/]+",
 
 
 def exclusion_marker():

@@ -38,8 +38,56 @@ def uncertainty_of(wildcards):
     return std_path(wildcards.sample, CONFIG.final)
 
 
-def prior_of(wildcards, suffix="safetensors"):
-    return f"{RESULTS}/priors/{RUN.geometry_of(wildcards.sample).key}.{suffix}"
+def prior_of(wildcards):
+    return str(RUN.prior_of(wildcards.sample))
+
+
+def training_items(wildcards):
+    """The simulated acquisitions of all training volumes; those of any beam are of phantoms."""
+    items = RUN.training_items
+    if wildcards.geometry == ANY_BEAM:
+        items = [f"phantom-{number}" for number in range(CONFIG.prior.phantoms)]
+    return [f"{RESULTS}/priors/{wildcards.geometry}/{item}" for item in items]
+
+
+def training_stack(wildcards):
+    kind, name = wildcards.item.split("-", 1)
+    return {"volume": str(RUN.trains[name].ground_truth)} if kind == "train" else {}
+
+
+def training_source(wildcards):
+    """The row of a training sample, or the number of a phantom."""
+    kind, name = wildcards.item.split("-", 1)
+    if kind == "phantom":
+        return int(name)
+    sample = RUN.trains[name]
+    return {
+        "name": sample.name,
+        "voxel_size_um": list(sample.voxel_size_um),
+        "offset": sample.offset,
+    }
+
+
+def training_geometry(wildcards):
+    if wildcards.geometry == ANY_BEAM:
+        return None
+    return RUN.geometry_of_key(wildcards.geometry).as_dict()
+
+
+def safeguard_inputs(wildcards):
+    """What is mixed, and the same of the thinned acquisition, where there is one."""
+    methods = {"prior": "prior", "spectral": "spectral", "inr": "inr"}
+    if "variational" in CONFIG.methods:
+        methods["variational"] = "variational"
+    own = {name: units_path(method) for name, method in methods.items()}
+    inputs = {"projections": PROJECTIONS, **own}
+    if CONFIG.refine.trust == "auto" and not RUN.why_not_held_out(wildcards.sample):
+        place = ("{sample}{part}", f"{wildcards.sample}/held_out")
+        inputs["acquisition"] = f"{RESULTS}/{wildcards.sample}/projections.zarr"
+        inputs["thinned_projections"] = PROJECTIONS.replace(*place)
+        for name, path in own.items():
+            inputs[f"thinned_{name}"] = path.replace(*place).format(shard=0)
+    return inputs
 
 
 def preprocess_inputs(wildcards):
@@ -140,7 +188,11 @@ def assembled_outputs():
 
 
 def prior_info_of(wildcards):
-    return prior_of(wildcards, "json") if "diffusion" in CONFIG.methods else []
+    """What is known of the prior; one from elsewhere may have come without it."""
+    if "diffusion" not in CONFIG.methods:
+        return []
+    info = RUN.prior_of(wildcards.sample).with_suffix(".json")
+    return str(info) if info.exists() or info.stem in RUN.trained_geometries else []
 
 
 def benchmarks_of(wildcards):
@@ -160,8 +212,13 @@ def benchmarks_of(wildcards):
         withheld = f"{sample}/held_out/benchmarks/{stage}-0.tsv"
         stages[f"{stage}, projections withheld"] = withheld
     if "diffusion" in CONFIG.methods:
-        key = RUN.geometry_of(wildcards.sample).key
-        stages["train_prior"] = f"{RESULTS}/priors/benchmarks/train_prior-{key}.tsv"
+        for shard in SHARDS:
+            stages[f"safeguard-{shard}"] = f"{folder}/safeguard-{shard}.tsv"
+        prior = RUN.prior_of(wildcards.sample)
+        if prior.is_relative_to(f"{RESULTS}/priors"):
+            stages["train_prior"] = (
+                f"{RESULTS}/priors/benchmarks/train_prior-{prior.stem}.tsv"
+            )
     if "microdiffusion" in CONFIG.methods:
         stage = "train_microdiffusion"
         stages[stage] = f"{folder}/{stage}.tsv"

@@ -1,6 +1,34 @@
+# One job per training volume: on a cluster they run side by side.
+rule simulate_training:
+    input:
+        unpack(training_stack),
+    output:
+        directory(f"{RESULTS}/priors/{{geometry}}/{{item}}"),
+    log:
+        f"{RESULTS}/priors/logs/simulate_training-{{geometry}}-{{item}}.log",
+    benchmark:
+        f"{RESULTS}/priors/benchmarks/simulate_training-{{geometry}}-{{item}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        source=training_source,
+        geometry=training_geometry,
+        spectral=CONFIG.spectral.model_dump(),
+        inr=CONFIG.inr.model_dump(),
+        seed=CONFIG.seed,
+    message:
+        "imaging {wildcards.item} with the beam of geometry {wildcards.geometry}, for the prior"
+    script:
+        "../../scripts/simulate_training.py"
+
+
 rule train_prior:
     input:
-        volumes=[str(sample.ground_truth) for sample in RUN.trains.values()],
+        training_items,
     output:
         prior=f"{RESULTS}/priors/{{geometry}}.safetensors",
         info=f"{RESULTS}/priors/{{geometry}}.json",
@@ -15,17 +43,9 @@ rule train_prior:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        rows=[
-            {
-                "name": sample.name,
-                "voxel_size_um": list(sample.voxel_size_um),
-                "offset": sample.offset,
-            }
-            for sample in RUN.trains.values()
-        ],
-        geometry=lambda wildcards: RUN.geometry_of_key(wildcards.geometry).as_dict(),
-        settings=CONFIG.prior.model_dump(),
-        spectral=CONFIG.spectral.model_dump(),
+        geometry=training_geometry,
+        settings=CONFIG.prior.model_dump(exclude={"weights", "phantoms"}),
+        sampler=CONFIG.refine.model_dump(exclude={"trust"}),
         seed=CONFIG.seed,
     message:
         "training the diffusion prior for geometry {wildcards.geometry}"
@@ -40,7 +60,7 @@ rule refine:
         inr=rules.fit_inr.output.units,
         prior=prior_of,
     output:
-        units=directory(units_path("diffusion")),
+        units=directory(units_path("prior")),
     log:
         f"{RESULTS}/{{sample}}{{part}}/logs/refine-{{shard}}.log",
     benchmark:
@@ -52,10 +72,35 @@ rule refine:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        settings=CONFIG.refine.model_dump(),
+        settings=CONFIG.refine.model_dump(exclude={"trust"}),
         tiling=tiling_of,
         seed=CONFIG.seed,
     message:
         "{wildcards.sample}{wildcards.part}: refining with the diffusion prior, shard {wildcards.shard}"
     script:
         "../../scripts/refine.py"
+
+
+rule safeguard:
+    input:
+        unpack(safeguard_inputs),
+    output:
+        units=directory(units_path("diffusion")),
+    log:
+        f"{RESULTS}/{{sample}}{{part}}/logs/safeguard-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}{{part}}/benchmarks/safeguard-{{shard}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        settings=CONFIG.refine.model_dump(),
+        tiling=tiling_of,
+        thinned_tiling=CONFIG.tiling.model_dump() | {"shards": 1},
+    message:
+        "{wildcards.sample}{wildcards.part}: checking the prior against withheld projections, shard {wildcards.shard}"
+    script:
+        "../../scripts/safeguard.py"

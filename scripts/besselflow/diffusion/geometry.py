@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from besselflow.beam import AxialProfile
+from besselflow.beam import AxialProfile, box_profile, gaussian_profile
 from besselflow.fingerprint import fingerprint
 from besselflow.lateral import LateralBlur
 from besselflow.projection import AxialGrid, AxialProjection
+
+# Share by which length and step of a beam vary around the nominal ones.
+_VARIATION = 0.12
+# A prior for any beam has seen these lengths and steps, in slices, and steps relative to lengths.
+_BOX_SLICES, _GAUSSIAN_SLICES = (4.0, 10.0), (4.0, 12.0)
+_BOX_STEPS, _GAUSSIAN_STEPS = (0.6, 1.3), (0.4, 0.9)
+_STEP_SLICES = (2.5, 8.0)
+_SKEW = 0.3
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,30 @@ class Geometry:
         grid = AxialGrid(0.0, spacing, n_slices)
         operator = AxialProjection.from_geometry(self.profile, positions, grid, self.lateral)
         return positions, grid, operator
+
+    def varied(self, rng: np.random.Generator) -> Geometry:
+        """Return this geometry, or as often a beam and a step a little longer or shorter."""
+        if rng.random() < 0.5:
+            return self
+        length, step = 1 + rng.uniform(-_VARIATION, _VARIATION, 2)
+        edges = tuple(length * edge for edge in self.profile_edges_um)
+        return replace(self, profile_edges_um=edges, step_um=step * self.step_um)
+
+    @classmethod
+    def any(cls, rng: np.random.Generator) -> Geometry:
+        """Draw a beam and a step, in voxels of 1 um: a box, or a bump that is skewed a little."""
+        if rng.random() < 0.5:
+            length, share = rng.uniform(*_BOX_SLICES), rng.uniform(*_BOX_STEPS)
+            profile = box_profile(length)
+        else:
+            length, share = rng.uniform(*_GAUSSIAN_SLICES), rng.uniform(*_GAUSSIAN_STEPS)
+            profile = gaussian_profile(length)
+            middles = (profile.edges_um[:-1] + profile.edges_um[1:]) / 2
+            skewed = 1 + rng.uniform(-_SKEW, _SKEW) * np.tanh(2.355 * middles / length)
+            weights = profile.weights * skewed
+            profile = replace(profile, weights=weights / weights.sum())
+        step = float(np.clip(share * length, *_STEP_SLICES))
+        return cls(tuple(profile.edges_um), tuple(profile.weights), step, (1.0, 1.0, 1.0))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

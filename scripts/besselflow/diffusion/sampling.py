@@ -4,14 +4,17 @@ Sampling starts from :math:`x = v_\mathrm{INR} + \sigma_1 n` and walks down a ge
 noise levels. At each level the denoiser estimates all slices of the unit, and the estimate D is
 replaced by the exact minimiser of
 
-.. math:: |A v - y|^2 / \sigma_y^2 + |v - D|^2 / r^2,
+.. math:: \sum (A v - y)^2 / \sigma_y^2 + |v - D|^2 / r^2,
 
-with the measured noise :math:`\sigma_y` and the error r of the denoiser. r is the larger of the
-error on training volumes and the error that the disagreement of D with the projections shows: on a
-sample unlike the training volumes the data weigh more. Before that, D is drawn towards the INR by a
-fixed weight (guidance), so that what the prior knows nothing about stays close to what was fitted
-to this sample alone. The step to the next level is ancestral
-(Song et al., Denoising diffusion implicit models, ICLR 2021, with eta = 1).
+with the measured noise :math:`\sigma_y^2` of each pixel and the error r of the denoiser in what the
+projections see. r is the larger of the error on training volumes and the error that the
+disagreement of D with the projections shows: on a sample unlike the training volumes the data weigh
+more. The step to the next level is ancestral (Song et al., Denoising diffusion implicit models,
+ICLR 2021, with eta = 1).
+
+The posterior mean is not the mean of the samples: where the state is noise alone, the denoiser
+estimates the mean itself. The mean of these estimates has the same expectation and a far smaller
+variance (Rao-Blackwell); the spread of the samples is the standard deviation.
 """
 
 from __future__ import annotations
@@ -24,13 +27,15 @@ import numpy as np
 import torch
 
 from besselflow.config import Refine
-from besselflow.diffusion.network import SliceConditions
-from besselflow.diffusion.training import DiffusionPrior
+from besselflow.diffusion.blocks import Block, blend_window, lay_blocks
+from besselflow.diffusion.calibration import spread_of
+from besselflow.diffusion.network import Denoiser
+from besselflow.diffusion.prior import HIGHEST_NOISE, DiffusionPrior
 from besselflow.job import Progress
 from besselflow.projection import AxialProjection
 
 _LAST_NOISE = 0.01
-_PIXELS_AT_ONCE = 16 * 128 * 128
+_PIXELS_AT_ONCE = 4 * 128 * 128
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class RefinementProblem:
     Attributes
     ----------
     inr, spectral : numpy.ndarray, shape (Z, Y, X)
-        What the sampling starts from, and what the denoiser is conditioned on.
+        What the sampling starts from, and what else the denoiser is conditioned on.
     projections : numpy.ndarray, shape (P, Y, X)
         Measured intensities.
     operator : AxialProjection
@@ -48,7 +53,9 @@ class RefinementProblem:
     positions_um, centres_um : numpy.ndarray
         Stage positions (P,) and slices (Z,).
     noise : float
-        Standard deviation of the noise of a projection.
+        Mean standard deviation of the noise of a projection.
+    variance : numpy.ndarray, shape (P, Y, X)
+        Variance of the noise of each pixel.
     """
 
     inr: np.ndarray
@@ -58,6 +65,103 @@ class RefinementProblem:
     positions_um: np.ndarray
     centres_um: np.ndarray
     noise: float
+    variance: np.ndarray
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What sampling found of one unit, intensities relative to the scale.
+
+    Attributes
+    ----------
+    mean : numpy.ndarray, shape (Z, Y, X)
+        Posterior mean.
+    spread, std : numpy.ndarray, shape (Z, Y, X)
+        Spread of the samples, and the standard deviation that the prior's calibration makes of it.
+    sample : numpy.ndarray, shape (Z, Y, X)
+        The first of the samples.
+    record : dict
+        Evaluations, samples, and the errors that the steps assumed.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    std: np.ndarray
+    sample: np.ndarray
+    record: dict[str, Any]
+
+
+class DenoisedUnit:
+    """A unit on the device, with everything that the denoiser needs to know about it."""
+
+    def __init__(self, problem: RefinementProblem, denoiser: Denoiser, device: torch.device):
+        tensor = lambda array: torch.as_tensor(array, dtype=torch.float32).to(device)  # noqa: E731
+        self.denoiser, self.device = denoiser, device
+        self.inr, self.spectral = tensor(problem.inr), tensor(problem.spectral)
+        self.projections, self.variance = tensor(problem.projections), tensor(problem.variance)
+        self.operator, self.noise = problem.operator, problem.noise
+        self.blocks = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
+
+    def denoise(self, state: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Estimate the clean volume from a state (Z, Y, X), blending neighbouring blocks."""
+        depth, height, width = state.shape
+        window = blend_window(self.device)[:, None, None]
+        total, weight = torch.zeros_like(state), torch.zeros(depth, 1, 1, device=self.device)
+        count = max(1, _PIXELS_AT_ONCE // (height * width))
+        for start in range(0, len(self.blocks), count):
+            blocks = self.blocks[start : start + count]
+            for block, estimate in zip(blocks, self._estimate(state, sigma, blocks), strict=True):
+                inside, own = block.inside(depth)
+                total[inside] += window[own] * estimate[own]
+                weight[inside] += window[own]
+        return total / weight
+
+    def _estimate(self, state: torch.Tensor, sigma: float, blocks: list[Block]) -> torch.Tensor:
+        slices = torch.stack([block.slices for block in blocks]).to(self.device)
+        nearest = torch.stack([block.nearest for block in blocks]).to(self.device)
+        geometry = torch.stack([block.geometry for block in blocks]).to(self.device)
+        filled = lambda value: torch.full((len(blocks),), value, device=self.device)  # noqa: E731
+        return self.denoiser(
+            state[slices],
+            filled(float(sigma)),
+            self.inr[slices],
+            self.spectral[slices],
+            self.projections[nearest],
+            geometry,
+            filled(float(self.noise)),
+        )
+
+    def agree(self, denoised: torch.Tensor, known: float) -> tuple[torch.Tensor, float]:
+        """Make an estimate agree with the data.
+
+        Parameters
+        ----------
+        denoised : torch.Tensor, shape (Z, Y, X)
+            The estimate.
+        known : float
+            Its error on training volumes.
+
+        Returns
+        -------
+        torch.Tensor, shape (Z, Y, X)
+            What agrees.
+        float
+            The error that the estimate was trusted with.
+        """
+        error = max(known, self.apparent_error(denoised))
+        ratio = self.variance / error**2
+        return self.operator.prox(denoised, self.projections, ratio), error
+
+    def apparent_error(self, denoised: torch.Tensor) -> float:
+        """Estimate the error of a volume from its disagreement with the projections.
+
+        If the error were white with variance r^2, the residual would have the variance
+        noise^2 + r^2 times the sum of squared weights of a measured pixel. 0 where the residual is
+        no larger than the noise.
+        """
+        residual = float((self.operator.forward(denoised) - self.projections).square().mean())
+        gain = self.operator.mean_squared_weight(tuple(self.projections.shape[-2:]))
+        return math.sqrt(max(residual - float(self.variance.mean()), 0.0) / gain)
 
 
 @torch.no_grad()
@@ -68,122 +172,63 @@ def sample_posterior(
     seed: int,
     device: torch.device,
     label: str = "sampling",
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+) -> Posterior:
     """Draw posterior samples of one unit and return their mean and spread.
 
     Parameters
     ----------
     problem : RefinementProblem
-        What to refine.
+        INR, conditions, data and operator.
     prior : DiffusionPrior
-        Trained for the geometry of the acquisition.
+        Trained denoiser.
     settings : Refine
-        Number of evaluations and samples, and the noise to start with.
+        Evaluations and samples.
     seed : int
-        Seed of the noise.
+        Seed of all noise.
     device : torch.device
         Where to compute.
     label : str
-        What the progress lines call it.
-
-    Returns
-    -------
-    mean, std : numpy.ndarray, shape (Z, Y, X), float32
-        Mean of the samples, and standard deviation: of the samples, and of the mixture of INR and
-        prior that the guidance makes of two answers that may differ.
-    record : dict
-        Facts for the report.
+        What the progress lines call the work.
     """
-    as_tensor = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
-    projections = as_tensor(problem.projections)
-    conditions = SliceConditions.of(
-        as_tensor(problem.spectral),
-        projections,
-        as_tensor(problem.positions_um),
-        as_tensor(problem.centres_um),
-        problem.noise,
-    )
-    sigmas = noise_levels(settings)
-    inr = as_tensor(problem.inr)
+    unit, sigmas = DenoisedUnit(problem, prior.denoiser, device), noise_levels(settings.evaluations)
     progress = Progress(label, settings.samples * len(sigmas))
-    total = torch.zeros_like(conditions.spectral)
-    squares = torch.zeros_like(total)
-    unguided_total = torch.zeros_like(total)
-    trust = []
+    blind, total, squares = (torch.zeros_like(unit.inr) for _ in range(3))
+    first, errors = None, {}
     for number in range(settings.samples):
-        generator = torch.Generator().manual_seed((seed << 16) + number)
-        draw = lambda g=generator: torch.randn(problem.inr.shape, generator=g).to(device)  # noqa: E731
-        state = inr + sigmas[0] * draw()
+        generator = torch.Generator(device).manual_seed((seed << 16) + number)
+        draw = lambda g=generator: torch.randn(unit.inr.shape, generator=g, device=device)  # noqa: E731
+        state = unit.inr + sigmas[0] * draw()
         for index, sigma in enumerate(sigmas):
-            unguided = _denoise_all(prior, state, sigma, conditions)
-            denoised = unguided.lerp(inr, settings.inr_weight)
-            error = max(prior.error_at(sigma), apparent_error(denoised, projections, problem))
-            trust.append(error)
-            estimate = problem.operator.prox(denoised, projections, (problem.noise / error) ** 2)
+            denoised = unit.denoise(state, sigma)
+            if index == 0:
+                blind += denoised
+            estimate, errors[sigma] = unit.agree(denoised, prior.error_at(sigma))
             if index + 1 < len(sigmas):
                 following = sigmas[index + 1]
                 fresh = following * math.sqrt(1 - (following / sigma) ** 2)
                 kept = math.sqrt(following**2 - fresh**2)
                 state = estimate + (kept / sigma) * (state - estimate) + fresh * draw()
             progress.update(number * len(sigmas) + index + 1)
+        first = estimate.clone() if first is None else first
         total += estimate
         squares += estimate.square()
-        unguided_total += unguided
     count = settings.samples
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0) * (count / max(count - 1, 1))
-    weight = settings.inr_weight
-    variance += weight * (1 - weight) * (unguided_total / count - inr).square()
+    variance = (squares / count - (total / count).square()).clamp(min=0)
+    spread = spread_of((variance * count / max(count - 1, 1)).cpu().numpy())
+    mean, error = unit.agree(blind / count, prior.error_at(sigmas[0]))
     record = {
         "evaluations": len(sigmas),
         "samples": count,
-        "start_noise": sigmas[0],
-        "assumed_error": trust[len(sigmas) - 1],
-        "training_error": prior.error_at(sigmas[-1]),
+        "assumed_error": error,
+        "training_error": prior.error_at(sigmas[0]),
+        "assumed_error_of_a_sample": errors[sigmas[-1]],
     }
-    return mean.cpu().numpy(), variance.sqrt().cpu().numpy(), record
+    std = spread if prior.calibration is None else prior.calibration(spread)
+    return Posterior(mean.cpu().numpy(), spread, std, first.cpu().numpy(), record)
 
 
-def noise_levels(settings: Refine) -> list[float]:
+def noise_levels(evaluations: int) -> list[float]:
     """Return the noise levels of the network evaluations, falling, relative to the scale."""
-    last = min(_LAST_NOISE, settings.start_noise)
-    levels = np.geomspace(settings.start_noise, last, settings.evaluations)
-    # Where start and end are equal, rounding would let a level rise.
-    return np.minimum.accumulate(levels).tolist()
-
-
-def apparent_error(
-    denoised: torch.Tensor, projections: torch.Tensor, problem: RefinementProblem
-) -> float:
-    """Estimate the error of a denoised volume from its disagreement with the projections.
-
-    If the error were white with variance r^2, the residual would have the variance
-    noise^2 + r^2 times the sum of squared weights of a measured pixel.
-
-    Parameters
-    ----------
-    denoised : torch.Tensor, shape (Z, Y, X)
-    projections : torch.Tensor, shape (P, Y, X)
-    problem : RefinementProblem
-
-    Returns
-    -------
-    float
-        r, relative to the scale; 0 where the residual is no larger than the noise.
-    """
-    operator = problem.operator
-    residual = float((operator.forward(denoised) - projections).square().mean())
-    gain = operator.mean_squared_weight(tuple(projections.shape[-2:]))
-    return math.sqrt(max(residual - problem.noise**2, 0.0) / gain)
-
-
-def _denoise_all(
-    prior: DiffusionPrior, state: torch.Tensor, sigma: float, conditions: SliceConditions
-) -> torch.Tensor:
-    depth, height, width = state.shape
-    batch = max(1, _PIXELS_AT_ONCE // (height * width))
-    parts = []
-    for z in torch.arange(depth, device=state.device).split(batch):
-        level = torch.full((len(z),), sigma, device=state.device)
-        parts.append(prior.denoiser(state, level, conditions, z))
-    return torch.cat(parts)
+    if evaluations == 1:
+        return [HIGHEST_NOISE]
+    return np.geomspace(HIGHEST_NOISE, _LAST_NOISE, evaluations).tolist()

@@ -1,0 +1,117 @@
+"""How wrong a trained prior is where the truth is known, and how sure it may therefore be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from besselflow.config import Refine
+from besselflow.diffusion.calibration import Calibration
+from besselflow.diffusion.network import Denoiser
+from besselflow.diffusion.prior import HIGHEST_NOISE, LOWEST_NOISE, DiffusionPrior
+from besselflow.diffusion.sampling import DenoisedUnit, RefinementProblem, sample_posterior
+from besselflow.diffusion.simulation import SimulatedAcquisition
+from besselflow.job import logger
+from besselflow.noise import pixel_variance
+
+_ACQUISITIONS, _WINDOW = 8, 64
+_ERROR_LEVELS = 7
+_IMAGES = ("truth", "inr", "spectral", "projections")
+
+
+def problem_of(acquisition: SimulatedAcquisition) -> RefinementProblem:
+    """Pose the refinement of a simulated acquisition."""
+    operator = acquisition.operator
+    expected = operator.forward(acquisition.spectral)
+    mean = float(acquisition.projections.mean())
+    return RefinementProblem(
+        inr=acquisition.inr,
+        spectral=acquisition.spectral,
+        projections=acquisition.projections,
+        operator=operator,
+        positions_um=acquisition.positions_um,
+        centres_um=acquisition.centres_um,
+        noise=acquisition.noise,
+        variance=pixel_variance(expected, acquisition.noise**2, mean),
+    )
+
+
+def assess(
+    denoiser: Denoiser,
+    info: Mapping[str, Any],
+    acquisitions: Mapping[str, SimulatedAcquisition],
+    settings: Refine,
+    seed: int,
+    device: torch.device,
+) -> DiffusionPrior:
+    """Measure the errors of a trained denoiser, and calibrate the spread of its samples.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        In evaluation mode, on the device.
+    info : mapping
+        What is known of its training.
+    acquisitions : mapping
+        Name -> simulated acquisition; the middle of up to 8 is used, evenly spread.
+    settings : Refine
+        Evaluations and samples.
+    seed : int
+        Seed of all noise.
+    device : torch.device
+        Where to compute.
+    """
+    names = list(acquisitions)
+    chosen = sorted({int(i) for i in np.linspace(0, len(names) - 1, _ACQUISITIONS)})
+    parts = [middle_of(acquisitions[names[index]], _WINDOW) for index in chosen]
+    prior = DiffusionPrior(denoiser, *_seen_errors(denoiser, parts, seed, device), dict(info))
+    errors, spreads = [], []
+    for number, part in enumerate(parts, start=1):
+        label = f"calibrating {number} of {len(parts)}"
+        found = sample_posterior(problem_of(part), prior, settings, seed + number, device, label)
+        errors.append(found.mean - part.truth)
+        spreads.append(found.spread)
+    root = lambda arrays: math.sqrt(np.mean([np.square(each).mean() for each in arrays]))  # noqa: E731
+    prior.info["calibration_error"] = root(errors)
+    prior.info["calibration_inr_error"] = root([part.inr - part.truth for part in parts])
+    logger.info(
+        "error of the posterior mean %.3g of the scale, of the INR %.3g",
+        *(prior.info["calibration_error"], prior.info["calibration_inr_error"]),
+    )
+    return replace(prior, calibration=Calibration.fit(errors, spreads))
+
+
+@torch.no_grad()
+def _seen_errors(
+    denoiser: Denoiser, parts: list[SimulatedAcquisition], seed: int, device: torch.device
+) -> tuple[list[float], list[float]]:
+    """Return noise levels, and the error at each of them in what the projections see."""
+    levels = np.geomspace(LOWEST_NOISE, HIGHEST_NOISE, _ERROR_LEVELS).tolist()
+    squares = np.zeros((len(levels), len(parts)))
+    for p, part in enumerate(parts):
+        unit = DenoisedUnit(problem_of(part), denoiser, device)
+        truth = torch.from_numpy(part.truth).to(device)
+        gain = part.operator.mean_squared_weight(part.truth.shape[1:])
+        generator = torch.Generator(device).manual_seed(seed)
+        for number, level in enumerate(levels):
+            noise = torch.randn(truth.shape, generator=generator, device=device)
+            error = unit.operator.forward(unit.denoise(truth + level * noise, level) - truth)
+            squares[number, p] = float(error.square().mean()) / gain
+    return levels, np.sqrt(np.median(squares, axis=1)).tolist()
+
+
+def middle_of(acquisition: SimulatedAcquisition, size: int) -> SimulatedAcquisition:
+    """Cut out the lateral middle of a simulated acquisition."""
+    lengths = [min(size, length) for length in acquisition.truth.shape[1:]]
+    starts = [
+        (whole - length) // 2
+        for whole, length in zip(acquisition.truth.shape[1:], lengths, strict=True)
+    ]
+    window = (slice(None), *(slice(a, a + n) for a, n in zip(starts, lengths, strict=True)))
+    images = {name: getattr(acquisition, name)[window] for name in _IMAGES}
+    return replace(acquisition, **images)

@@ -1,0 +1,104 @@
+"""A trained prior: the denoiser, how wrong it is, and where both are kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from besselflow.device import compute_precision
+from besselflow.diffusion.calibration import Calibration
+from besselflow.diffusion.network import Denoiser
+from besselflow.store import atomic_path
+
+HIGHEST_NOISE = 1.0
+"""Noise level that leaves nothing of the state: far above the error of the INR."""
+LOWEST_NOISE = 0.003
+"""Lowest level that a denoiser is trained for."""
+
+
+@dataclass(frozen=True)
+class DiffusionPrior:
+    """A trained denoiser and what is known about it.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+        In evaluation mode.
+    error_levels, errors : list of float
+        Noise levels, and the error of the denoiser at each of them on training volumes, in what
+        the projections see of it: the standard deviation of a white error that would change the
+        projections as much. Relative to the intensity scale.
+    info : dict
+        What it was trained on, settings, loss curve, duration.
+    calibration : Calibration or None
+        Turns the spread of samples into a standard deviation.
+    """
+
+    denoiser: Denoiser
+    error_levels: list[float]
+    errors: list[float]
+    info: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    def error_at(self, sigma: float) -> float:
+        """Interpolate the expected error at a noise level."""
+        levels = np.log(self.error_levels)
+        return float(np.exp(np.interp(math.log(sigma), levels, np.log(self.errors))))
+
+
+def save_prior(path: Path | str, prior: DiffusionPrior) -> None:
+    """Write weights and facts as one safetensors file, which holds no code.
+
+    The weights are in half precision: what it rounds off is far below the error of the prior.
+    """
+    metadata = {
+        "channels": json.dumps(prior.denoiser.channels),
+        "depth": json.dumps(prior.denoiser.depth),
+        "inr_error": repr(prior.denoiser.inr_error),
+        "error_levels": json.dumps(prior.error_levels),
+        "errors": json.dumps(prior.errors),
+        "info": json.dumps(prior.info),
+        "calibration": json.dumps(prior.calibration and asdict(prior.calibration)),
+    }
+    state = prior.denoiser.state_dict()
+    tensors = {key: value.half().contiguous().cpu() for key, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_prior(path: Path | str, device: torch.device) -> DiffusionPrior:
+    """Read a prior written by `save_prior`.
+
+    Raises
+    ------
+    RuntimeError
+        The file is not a prior; the message says to delete it.
+    """
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata()
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+        denoiser = Denoiser(
+            json.loads(metadata["channels"]),
+            json.loads(metadata["depth"]),
+            float(metadata["inr_error"]),
+        )
+        denoiser.load_state_dict(tensors)
+        errors = json.loads(metadata["error_levels"]), json.loads(metadata["errors"])
+        info, curve = json.loads(metadata["info"]), json.loads(metadata.get("calibration", "null"))
+        calibration = Calibration(**curve) if curve else None
+    except Exception as error:
+        raise RuntimeError(
+            f"{path}: not a readable prior ({error}); delete the file and run again"
+        ) from error
+    denoiser.to(device, memory_format=torch.channels_last)
+    denoiser.precision = compute_precision("auto", device)
+    return DiffusionPrior(denoiser.eval(), *errors, info, calibration)

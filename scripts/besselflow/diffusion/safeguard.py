@@ -1,0 +1,97 @@
+r"""Do no harm: how far the prior is followed on a sample, decided by data that it did not see.
+
+A prior helps where it knows the structures, and invents them where it doesn't. Which of both is the
+case, the sample itself tells: some neighbouring projections are replaced by their means
+(`besselflow.thinning`), the prior and the methods without training reconstruct from what is left,
+and of all mixtures
+
+.. math:: v = \sum_m w_m v_m, \qquad w_m \ge 0, \quad \sum_m w_m = 1,
+
+the one is taken that predicts the differences of these neighbours best: it places light best
+within the length of a beam, which is what a prior is for. What a volume predicts is linear in
+it, so that the weights are a small least-squares problem with an exact solution (stacking: Wolpert,
+Neural Networks 5, 1992; Breiman, Machine Learning 24, 1996).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+
+PRIOR = "prior"
+"""Name of the volume that the prior gave, among those that are mixed."""
+
+
+def stacking_weights(
+    predictions: Mapping[str, np.ndarray], measured: np.ndarray, variance: np.ndarray
+) -> dict[str, float]:
+    """Return the mixture that predicts measurements best.
+
+    Parameters
+    ----------
+    predictions : mapping
+        Name -> what each volume predicts, any shape.
+    measured, variance : numpy.ndarray
+        What was measured, and the variance of its noise, of the same shape.
+
+    Returns
+    -------
+    dict
+        Name -> weight; not negative, the sum is 1.
+    """
+    names = list(predictions)
+    weight = 1 / np.sqrt(np.asarray(variance, dtype=np.float64).ravel())
+    target = np.asarray(measured, dtype=np.float64).ravel()
+    errors = np.stack(
+        [weight * (np.asarray(predictions[name], np.float64).ravel() - target) for name in names]
+    )
+    # With weights that sum to 1, the error of the mixture is the mixture of the errors.
+    gram = errors @ errors.T / target.size
+    ridged = gram + (1e-12 * np.trace(gram) or 1.0) * np.eye(len(names))
+    best, found = np.inf, np.zeros(len(names))
+    for count in range(1, len(names) + 1):
+        for chosen in combinations(range(len(names)), count):
+            part = ridged[np.ix_(chosen, chosen)]
+            solved = np.linalg.solve(part, np.ones(count))
+            if solved.sum() <= 0 or (solved < -1e-9).any():
+                continue
+            weights = np.zeros(len(names))
+            weights[list(chosen)] = np.maximum(solved, 0) / np.maximum(solved, 0).sum()
+            value = weights @ gram @ weights
+            # Of equally good mixtures, the one of fewer volumes.
+            if value < best * (1 - 1e-9):
+                best, found = value, weights
+    return dict(zip(names, map(float, found), strict=True))
+
+
+def mix(
+    volumes: Mapping[str, np.ndarray],
+    stds: Mapping[str, np.ndarray],
+    weights: Mapping[str, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Mix volumes, and state how uncertain the mixture is.
+
+    Each volume is one opinion, right with the probability of its weight: the variance is that of
+    the mixture distribution, :math:`\sum_m w_m (s_m^2 + (v_m - v)^2)`.
+
+    Parameters
+    ----------
+    volumes, stds : mapping
+        Name -> volume and standard deviation, shape (Z, Y, X).
+    weights : mapping
+        Name -> weight; the sum is 1.
+
+    Returns
+    -------
+    mean, std : numpy.ndarray, shape (Z, Y, X), float32
+    """
+    used = [name for name in volumes if weights[name] > 0]
+    mean = sum(np.float32(weights[name]) * np.asarray(volumes[name]) for name in used)
+    variance = sum(
+        np.float32(weights[name])
+        * (np.square(np.asarray(stds[name])) + np.square(np.asarray(volumes[name]) - mean))
+        for name in used
+    )
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)

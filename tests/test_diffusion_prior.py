@@ -1,0 +1,211 @@
+"""A trained prior: its file, its errors where the truth is known, and how sure it may be."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from besselflow.config import Refine
+from besselflow.diffusion.assessment import assess, middle_of, problem_of
+from besselflow.diffusion.calibration import Calibration, spread_of
+from besselflow.diffusion.network import Denoiser
+from besselflow.diffusion.prior import DiffusionPrior, load_prior, save_prior
+from besselflow.diffusion.sampling import sample_posterior
+from tiny_priors import tiny_denoiser, toy_acquisition
+
+CPU = torch.device("cpu")
+CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("calibration", [None, CALIBRATION], ids=["bare", "calibrated"])
+def test_prior_round_trip(tmp_path, calibration):
+    denoiser = tiny_denoiser(inr_error=0.123456789)
+    info = {"trained_on": ["a"], "steps": 3}
+    prior = DiffusionPrior(denoiser, [0.01, 1.0], [0.002, 0.3], info, calibration)
+    save_prior(tmp_path / "p.safetensors", prior)
+    loaded = load_prior(tmp_path / "p.safetensors", CPU)
+    assert loaded.info == prior.info
+    assert (loaded.error_levels, loaded.errors) == (prior.error_levels, prior.errors)
+    assert loaded.denoiser.inr_error == 0.123456789
+    assert not loaded.denoiser.training
+    if calibration is None:
+        assert loaded.calibration is None
+    else:
+        spread = np.array([0.005, 0.03, 0.5], np.float32)
+        np.testing.assert_array_equal(loaded.calibration(spread), calibration(spread))
+    for name, weights in denoiser.state_dict().items():
+        found = loaded.denoiser.state_dict()[name]
+        assert found.dtype == torch.float32
+        # Half precision has eleven binary digits.
+        torch.testing.assert_close(found, weights, rtol=2**-11, atol=2**-24)
+
+
+def test_saved_prior_estimates_the_same(tmp_path):
+    prior = DiffusionPrior(tiny_denoiser(), [0.01, 1.0], [0.002, 0.3])
+    save_prior(tmp_path / "p.safetensors", prior)
+    loaded = load_prior(tmp_path / "p.safetensors", CPU)
+    loaded.denoiser.precision = torch.float32
+    torch.manual_seed(0)
+    volumes, level = [torch.rand(2, 24, 8, 8) for _ in range(3)], torch.full((2,), 0.5)
+    others = torch.rand(2, 5, 8, 8), torch.rand(2, 5, 24), torch.full((2,), 0.02)
+    with torch.no_grad():
+        exact, rounded = (
+            each.denoiser(volumes[0], level, *volumes[1:], *others) for each in (prior, loaded)
+        )
+    deviation = (exact - rounded).std() / (exact - volumes[1][:, 8:16]).std()
+    assert 0 < float(deviation) < 1e-3
+
+
+@pytest.mark.parametrize("spoil", ["truncate", "empty", "text", "foreign", "missing"])
+def test_unreadable_prior_is_named(tmp_path, spoil):
+    path = tmp_path / "p.safetensors"
+    save_prior(path, DiffusionPrior(tiny_denoiser(), [0.003, 1.0], [0.1, 0.1]))
+    if spoil == "truncate":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif spoil == "foreign":
+        save_file({"w": torch.zeros(3)}, path)
+    elif spoil == "missing":
+        path.unlink()
+    else:
+        path.write_text("" if spoil == "empty" else "no weights at all")
+    with pytest.raises(RuntimeError, match=r"p\.safetensors: not a readable prior .*delete the"):
+        load_prior(path, CPU)
+
+
+def test_expected_error_between_the_measured_levels():
+    prior = DiffusionPrior(nn.Identity(), [0.01, 0.1, 1.0], [0.002, 0.02, 0.05])
+    assert prior.error_at(0.1) == pytest.approx(0.02)
+    assert prior.error_at(math.sqrt(0.001)) == pytest.approx(math.sqrt(0.002 * 0.02))
+    assert prior.error_at(5.0) == pytest.approx(0.05)
+    assert prior.error_at(1e-4) == pytest.approx(0.002)
+
+
+def samples_of(factor, shape=(40, 60, 60), seed=0):
+    """Return normal errors whose standard deviations are a factor times the spreads."""
+    rng = np.random.default_rng(seed)
+    spread = (0.01 * np.exp(0.5 * rng.standard_normal(shape))).astype(np.float32)
+    return factor * spread * rng.standard_normal(shape), spread
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_calibration_finds_the_factor_between_spread_and_error(factor):
+    parts = [samples_of(factor, seed=seed) for seed in range(2)]
+    calibration = Calibration.fit(*zip(*parts, strict=True))
+    assert all(np.diff(calibration.spreads) > 0) and all(np.diff(calibration.stds) >= 0)
+    errors, spread = samples_of(factor, seed=9)
+    std = calibration(spread)
+    assert std.dtype == np.float32
+    np.testing.assert_allclose(std, factor * spread, rtol=0.25)
+    # Also where few voxels lie: the brightest hundredth.
+    for chosen in (spread > 0, spread > np.median(spread), spread > np.quantile(spread, 0.99)):
+        held = np.mean(np.abs(errors[chosen]) < 1.6448536 * std[chosen])
+        assert held == pytest.approx(0.9, abs=0.03)
+
+
+def test_calibration_keeps_its_ratio_beyond_what_it_has_seen():
+    np.testing.assert_allclose(CALIBRATION(np.array([0.001, 0.01])), [0.002, 0.02], rtol=1e-5)
+    np.testing.assert_allclose(CALIBRATION(np.array([0.1, 10.0])), [0.3, 30.0], rtol=1e-5)
+    between = CALIBRATION(np.array([math.sqrt(0.001)]))
+    np.testing.assert_allclose(between, math.sqrt(0.02 * 0.3), rtol=1e-5)
+    assert 0 < CALIBRATION(np.zeros(1))[0] < 1e-5
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 5), (4, 8, 8)])
+def test_calibration_of_few_voxels_and_of_no_spread(size):
+    errors = np.full(size, 0.2)
+    for spread in (np.zeros(size), np.full(size, 0.1)):
+        std = Calibration.fit([errors], [spread])(spread)
+        np.testing.assert_allclose(std, 0.2 / 1.6448536, rtol=1e-4)
+
+
+def test_spread_is_smoothed_over_neighbouring_voxels():
+    variance = np.random.default_rng(0).random((8, 9, 10)).astype(np.float32)
+    np.testing.assert_allclose(spread_of(variance) ** 2, gaussian_filter(variance, 1.0), rtol=1e-5)
+    assert spread_of(np.zeros((3, 3, 3), np.float32)).max() == 0
+
+
+def test_the_middle_of_an_acquisition_is_an_acquisition():
+    whole = toy_acquisition(0, (24, 40, 31), noise=0.0)
+    part = middle_of(whole, 16)
+    assert part.truth.shape == (24, 16, 16) and part.projections.shape[1:] == (16, 16)
+    np.testing.assert_array_equal(part.truth, whole.truth[:, 12:28, 7:23])
+    np.testing.assert_allclose(part.operator.forward(part.truth), part.projections, atol=1e-5)
+    for name, value in vars(middle_of(whole, 100)).items():
+        np.testing.assert_array_equal(value, getattr(whole, name))
+
+
+def test_a_simulated_acquisition_is_posed_as_a_sample_is():
+    acquisition = toy_acquisition(0)
+    posed = problem_of(acquisition)
+    for name in ("inr", "spectral", "projections", "positions_um", "centres_um", "noise"):
+        np.testing.assert_array_equal(getattr(posed, name), getattr(acquisition, name))
+    # The variance grows with the light, and is that of the noise where it is mean.
+    assert posed.variance.shape == acquisition.projections.shape
+    assert posed.variance.mean() == pytest.approx(acquisition.noise**2, rel=0.1)
+    light = acquisition.operator.forward(acquisition.spectral)
+    assert np.corrcoef(posed.variance.ravel(), light.ravel())[0, 1] > 0.999
+
+
+@pytest.fixture(scope="module")
+def acquisitions():
+    made = {name: toy_acquisition(seed) for seed, name in enumerate("abc")}
+    rng = np.random.default_rng(0)
+    white = lambda shape: 0.2 * rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    return {n: replace(a, inr=a.truth + white(a.truth.shape)) for n, a in made.items()}
+
+
+@pytest.fixture(scope="module")
+def assessed(acquisitions):
+    """A network that adds nothing to the linear estimate, whose error is known."""
+    info = {"steps": 1}
+    sampler = Refine(evaluations=3, samples=3)
+    prior = assess(Denoiser([8, 16], 1, 0.2).eval(), info, acquisitions, sampler, 5, CPU)
+    assert info == {"steps": 1} and prior.info["steps"] == 1
+    return prior
+
+
+def test_errors_are_those_of_the_denoiser_at_every_level(assessed):
+    levels = np.array(assessed.error_levels)
+    assert levels[0] == pytest.approx(0.003) and levels[-1] == pytest.approx(1.0)
+    # White errors look the same through the projections.
+    expected = 0.2 * levels / np.hypot(0.2, levels)
+    np.testing.assert_allclose(assessed.errors, expected, rtol=0.1)
+    assert assessed.error_at(0.2) == pytest.approx(0.2 / math.sqrt(2), rel=0.1)
+
+
+def test_calibrated_intervals_hold_their_share_of_the_errors(assessed, acquisitions):
+    shares = []
+    for seed, acquisition in enumerate(acquisitions.values()):
+        settings = Refine(evaluations=3, samples=3)
+        found = sample_posterior(problem_of(acquisition), assessed, settings, 50 + seed, CPU)
+        error = np.abs(found.mean - acquisition.truth)
+        shares.append(np.mean(error < 1.6448536 * found.std))
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.03)
+
+
+def test_facts_of_an_assessment(assessed):
+    assert assessed.info["calibration_inr_error"] == pytest.approx(0.2, rel=0.02)
+    # The data improve on the INR, where nothing else does.
+    assert 0.1 < assessed.info["calibration_error"] < 0.195
+
+
+def test_assessment_is_determined_by_the_seed(acquisitions):
+    sampler, one = Refine(evaluations=1, samples=2), {"a": acquisitions["a"]}
+    first, again, other = (
+        assess(Denoiser([8, 16], 1, 0.2).eval(), {}, one, sampler, seed, CPU) for seed in (1, 1, 2)
+    )
+    assert first.errors == again.errors != other.errors
+    assert first.calibration == again.calibration != other.calibration

@@ -1,0 +1,342 @@
+"""Sampling: what the denoiser is asked, how its answers meet the data, and what is made of them."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from besselflow.beam import box_profile
+from besselflow.config import Refine
+from besselflow.diffusion import sampling
+from besselflow.diffusion.blocks import REACH, SLICES, lay_blocks
+from besselflow.diffusion.calibration import Calibration
+from besselflow.diffusion.prior import HIGHEST_NOISE, DiffusionPrior
+from besselflow.diffusion.sampling import RefinementProblem, noise_levels, sample_posterior
+from besselflow.lateral import LateralBlur
+from besselflow.phantoms import draw_phantom
+from besselflow.projection import AxialGrid, AxialProjection
+
+CPU = torch.device("cpu")
+VOXEL = (1.0, 1.0, 1.0)
+NOISE = 0.02
+KERNEL = np.outer([0.2, 0.6, 0.2], [0.3, 0.4, 0.3])
+OWN = slice(REACH, REACH + SLICES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Oracle:
+    """Stands for a denoiser that knows what to answer, and keeps the states that it was shown.
+
+    The spectral estimate of the problems here is the number of each slice, which tells it where
+    the blocks lie that it is asked for.
+    """
+
+    def __init__(self, answer, share=1.0):
+        self.answer, self.share, self.states, self.calls = answer, share, [], []
+
+    def __call__(self, noisy, sigma, inr, spectral, projections, geometry, noise):
+        self.calls.append((noisy, sigma, inr, spectral, projections, geometry, noise))
+        level, z = float(sigma[0]), spectral[:, OWN, 0, 0].round().long()
+        if not self.states or self.states[-1][0] != level:
+            self.states.append((level, torch.full_like(self.known(level), torch.nan)))
+        self.states[-1][1][z] = noisy[:, OWN]
+        return self.share * self.known(level)[z] + (1 - self.share) * noisy[:, OWN]
+
+    def known(self, level):
+        return self.answer(level) if callable(self.answer) else self.answer
+
+
+def problem_of(truth, positions, inr=None, variance=NOISE**2):
+    grid = AxialGrid(0.0, 1.0, len(truth))
+    operator = AxialProjection.from_geometry(box_profile(6.0), positions, grid)
+    clean = operator.forward(truth.numpy())
+    errors = NOISE * np.random.default_rng(0).standard_normal(clean.shape)
+    numbers = np.broadcast_to(np.arange(len(truth))[:, None, None], truth.shape)
+    return RefinementProblem(
+        inr=0.5 * truth.numpy() if inr is None else inr,
+        spectral=numbers.astype(np.float32),
+        projections=(clean + errors).astype(np.float32),
+        operator=operator,
+        positions_um=positions,
+        centres_um=grid.centres_um,
+        noise=NOISE,
+        variance=np.full(clean.shape, variance, np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return torch.from_numpy(draw_phantom("vessels", (24, 40, 40), 2, VOXEL))
+
+
+@pytest.fixture(scope="module")
+def problem(truth):
+    return problem_of(truth, np.arange(2.5, 24, 6.0))
+
+
+@pytest.fixture(scope="module")
+def unheard(problem):
+    """The same, of data so noisy that they say nothing: every estimate stays as it is."""
+    return replace(problem, variance=np.full_like(problem.variance, 1e12))
+
+
+def sample(problem, denoiser, seed=0, error=1e-3, calibration=None, **options):
+    prior = DiffusionPrior(denoiser, [0.003, 1.0], [error, error], {}, calibration)
+    return sample_posterior(
+        problem, prior, Refine(**{"evaluations": 5, "samples": 1, **options}), seed, CPU
+    )
+
+
+def chi2(problem, volume):
+    return float(np.mean((problem.operator.forward(volume) - problem.projections) ** 2)) / NOISE**2
+
+
+def white(shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 8, 25])
+def test_noise_levels_fall_from_noise_alone_to_almost_none(evaluations):
+    levels = noise_levels(evaluations)
+    assert len(levels) == evaluations and levels[0] == HIGHEST_NOISE
+    if evaluations > 1:
+        assert levels[-1] == pytest.approx(0.01)
+        ratios = [following / level for level, following in pairwise(levels)]
+        np.testing.assert_allclose(ratios, ratios[0])
+        assert ratios[0] < 1
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 6])
+def test_denoiser_is_asked_at_every_level_and_sample(problem, truth, evaluations):
+    oracle = Oracle(truth)
+    found = sample(problem, oracle, evaluations=evaluations, samples=3)
+    wanted = 3 * noise_levels(evaluations)
+    if evaluations > 1:
+        assert [level for level, _ in oracle.states] == pytest.approx(wanted)
+    assert len(oracle.calls) == len(wanted)
+    assert found.record["evaluations"] == evaluations and found.record["samples"] == 3
+
+
+def test_denoiser_is_shown_what_is_known_of_every_block(problem, truth):
+    oracle = Oracle(truth)
+    sample(problem, oracle, evaluations=1)
+    blocks = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
+    ((_, sigma, inr, spectral, projections, geometry, noise),) = oracle.calls
+    assert len(blocks) == len(sigma) == len(noise) > 3
+    for n, block in enumerate(blocks):
+        torch.testing.assert_close(inr[n], torch.from_numpy(problem.inr)[block.slices])
+        torch.testing.assert_close(spectral[n], torch.from_numpy(problem.spectral)[block.slices])
+        expected = torch.from_numpy(problem.projections)[block.nearest]
+        torch.testing.assert_close(projections[n], expected)
+        torch.testing.assert_close(geometry[n], block.geometry)
+    torch.testing.assert_close(sigma, torch.ones_like(sigma))
+    torch.testing.assert_close(noise, torch.full_like(noise, NOISE))
+
+
+def test_perfect_denoiser_gives_the_truth_and_agrees_with_the_data(problem, truth):
+    found = sample(problem, Oracle(truth), samples=2)
+    for volume in (found.mean, found.sample):
+        assert volume.shape == truth.shape and volume.dtype == np.float32
+        assert np.sqrt(np.mean((volume - truth.numpy()) ** 2)) < 0.1 * NOISE
+        assert 0.9 < chi2(problem, volume) < 1.1
+    # The standard deviation of equal samples is that of rounding.
+    assert found.spread.max() < 1e-3 and found.std.dtype == np.float32
+    assert found.record["training_error"] == pytest.approx(1e-3)
+    assert found.record["assumed_error"] == pytest.approx(1e-3, rel=2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_wrong_denoiser_is_overruled_by_the_data(problem, truth, share):
+    assert chi2(problem, share * truth.numpy()) > 5
+    found = sample(problem, Oracle(share * truth))
+    assert chi2(problem, found.mean) < 1.1 and chi2(problem, found.sample) < 1.1
+    assert found.record["assumed_error"] > 10 * found.record["training_error"]
+    assert found.record["assumed_error_of_a_sample"] > 10 * found.record["training_error"]
+
+
+def test_a_prior_that_was_wrong_in_training_is_trusted_less(problem, truth):
+    """Where the projections look right, its own error says how much the data may change."""
+    believed = sample(problem, Oracle(truth), error=1e-3)
+    doubted = sample(problem, Oracle(truth), error=0.1)
+    assert chi2(problem, doubted.mean) < 0.2 < chi2(problem, believed.mean)
+    assert doubted.record["assumed_error"] == pytest.approx(0.1)
+
+
+def test_states_are_the_truth_with_noise_of_each_level(problem, truth):
+    """If denoiser and start are perfect."""
+    oracle = Oracle(truth)
+    sample(replace(problem, inr=truth.numpy()), oracle, error=1e-4, evaluations=8)
+    assert len(oracle.states) == 8
+    for level, state in oracle.states:
+        assert float((state - truth).std()) == pytest.approx(level, rel=0.03)
+    # Ancestral sampling keeps a share of the noise: neighbouring levels correlate as their ratio.
+    for (level, state), (following, lower) in pairwise(oracle.states):
+        noises = np.stack([(state - truth).numpy().ravel(), (lower - truth).numpy().ravel()])
+        assert np.corrcoef(noises)[0, 1] == pytest.approx(following / level, abs=0.03)
+
+
+def test_sampling_starts_at_the_inr(problem, truth):
+    oracle = Oracle(truth)
+    sample(problem, oracle)
+    level, state = oracle.states[0]
+    deviation = state - torch.from_numpy(problem.inr)
+    assert level == HIGHEST_NOISE
+    assert float(deviation.std()) == pytest.approx(HIGHEST_NOISE, rel=0.02)
+    assert abs(float(deviation.mean())) < 0.03
+    bright = torch.from_numpy(problem.inr)
+    assert abs(np.corrcoef(deviation.ravel(), bright.ravel())[0, 1]) < 0.03
+
+
+def test_samples_are_determined_by_the_seed(problem, truth):
+    first = sample(problem, Oracle(truth, 0.5), seed=4, samples=2)
+    again = sample(problem, Oracle(truth, 0.5), seed=4, samples=2)
+    other = sample(problem, Oracle(truth, 0.5), seed=5, samples=2)
+    for name in ("mean", "spread", "std", "sample"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+        assert np.abs(getattr(first, name) - getattr(other, name)).max() > 1e-4
+
+
+def test_more_samples_go_on_where_fewer_ended(problem, truth):
+    one = sample(problem, Oracle(truth, 0.5), samples=1)
+    three = sample(problem, Oracle(truth, 0.5), samples=3)
+    np.testing.assert_array_equal(one.sample, three.sample)
+
+
+def test_mean_is_that_of_the_estimates_from_noise_alone(problem, truth):
+    oracle = Oracle(truth, 0.5)
+    found = sample(problem, oracle, samples=3)
+    blind = torch.stack([state for level, state in oracle.states if level == HIGHEST_NOISE])
+    assert len(blind) == 3
+    estimate = 0.5 * truth + 0.5 * blind.mean(dim=0)
+    ratio = problem.variance / found.record["assumed_error"] ** 2
+    expected = problem.operator.prox(estimate.numpy(), problem.projections, ratio)
+    np.testing.assert_allclose(found.mean, expected, atol=1e-4)
+
+
+def test_mean_does_not_depend_on_what_follows(problem, truth):
+    """Estimates at lower levels make the samples, and the samples alone."""
+    right, wrong = (
+        sample(problem, Oracle(lambda level, low=low: truth if level == HIGHEST_NOISE else low))
+        for low in (truth, 0.2 * truth)
+    )
+    np.testing.assert_array_equal(right.mean, wrong.mean)
+    assert np.abs(right.sample - wrong.sample).max() > 0.01
+
+
+def test_spread_is_that_of_the_samples(unheard, truth):
+    oracle = Oracle(truth, 0.5)
+    found = sample(unheard, oracle, samples=4, evaluations=3)
+    lowest = noise_levels(3)[-1]
+    last = [state for level, state in oracle.states if level == pytest.approx(lowest)]
+    samples = np.stack([(0.5 * truth + 0.5 * state).numpy() for state in last])
+    assert len(samples) == 4
+    np.testing.assert_allclose(found.sample, samples[0], atol=1e-5)
+    # Smoothed, for the variance of four numbers is a rough one.
+    expected = np.sqrt(gaussian_filter(samples.var(axis=0, ddof=1), 1.0))
+    assert expected.mean() > 5e-3
+    np.testing.assert_allclose(found.spread, expected, atol=1e-4)
+    np.testing.assert_array_equal(found.std, found.spread)
+
+
+def test_one_sample_has_no_spread(problem, truth):
+    np.testing.assert_array_equal(sample(problem, Oracle(truth, 0.5)).spread, 0)
+
+
+def test_calibration_turns_spread_into_a_standard_deviation(problem, truth):
+    calibration = Calibration((0.001, 0.1), (0.003, 0.3))
+    found = sample(problem, Oracle(truth, 0.5), samples=2, calibration=calibration)
+    bare = sample(problem, Oracle(truth, 0.5), samples=2)
+    np.testing.assert_array_equal(found.spread, bare.spread)
+    np.testing.assert_allclose(found.std, 3 * np.maximum(bare.spread, 1e-6), rtol=1e-4)
+
+
+POSITIONS = {
+    "every step": np.arange(2.5, 40, 6.0),
+    "dense": np.arange(1.0, 40, 1.5),
+    "two": np.array([12.0, 13.0]),
+    "gap": np.array([3.0, 4.0, 30.0, 38.0]),
+    "downwards": np.arange(2.5, 40, 6.0)[::-1],
+}
+
+
+@pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
+@pytest.mark.parametrize("depth", [40, 15])
+@pytest.mark.parametrize("at_once", [1, 10**6])
+def test_blocks_are_joined_without_seams(monkeypatch, positions, depth, at_once):
+    """What returns the state as it is gives it back, whatever blocks lie over it."""
+    monkeypatch.setattr(sampling, "_PIXELS_AT_ONCE", at_once)
+    volume = white((depth, 5, 7))
+    problem = problem_of(volume, positions[positions < depth], variance=1e12)
+    oracle = Oracle(volume, share=0.0)
+    found = sample(problem, oracle, evaluations=1)
+    state = oracle.states[0][1]
+    assert torch.isfinite(state).all()
+    np.testing.assert_allclose(found.mean, state, atol=1e-5)
+    assert (len(oracle.calls) == 1) == (at_once > 1)
+
+
+def test_neighbouring_blocks_are_blended(unheard):
+    """Where blocks disagree, the volume goes over from one to the next."""
+
+    class Striped(Oracle):
+        def __call__(self, noisy, *others):
+            stripes = torch.arange(len(noisy)) % 2
+            return stripes[:, None, None, None].expand(-1, SLICES, *noisy.shape[2:]).float()
+
+    found = sample(unheard, Striped(None), evaluations=1).mean
+    # Blocks of eight slices, every six, the first from -1 on: they share 5 and 6, 11 and 12, ...
+    line = found[:, 0, 0]
+    np.testing.assert_allclose(found, line[:, None, None] + np.zeros_like(found), atol=1e-6)
+    for first, value in ((0, 0.0), (7, 1.0), (13, 0.0), (19, 1.0)):
+        np.testing.assert_allclose(line[first : first + 4], value, atol=1e-6)
+    assert 0.1 < line[5] < 0.4 and line[5] + line[6] == pytest.approx(1)
+    assert line[11] == pytest.approx(line[6]) and line[12] == pytest.approx(line[5])
+
+
+@pytest.mark.parametrize("offset", [0.05, 0.3])
+def test_apparent_error_of_a_known_residual(problem, truth, offset):
+    """Of windows of six slices, A A^T is I / 6: a residual c shows a white error of c sqrt(6)."""
+    clean = problem.operator.forward(truth.numpy())
+    off = replace(problem, projections=clean + np.float32(offset))
+    found = sample(off, Oracle(truth), evaluations=1, error=1e-6)
+    expected = math.sqrt(6 * (offset**2 - NOISE**2))
+    assert found.record["assumed_error"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_residuals_below_the_noise_show_no_error(problem, truth):
+    exact = replace(problem, projections=problem.operator.forward(truth.numpy()))
+    found = sample(exact, Oracle(truth), evaluations=1, error=1e-6)
+    assert found.record["assumed_error"] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL], ids=["sharp", "blurred"])
+def test_apparent_error_of_a_white_error(problem, truth, kernel):
+    operator = replace(problem.operator, lateral=None if kernel is None else LateralBlur(kernel))
+    noise = problem.projections - problem.operator.forward(truth.numpy())
+    measured = (operator.forward(truth.numpy()) + noise).astype(np.float32)
+    problem = replace(problem, operator=operator, projections=measured)
+    wrong = truth + 0.3 * white(truth.shape)
+    found = sample(problem, Oracle(wrong), evaluations=1)
+    assert found.record["assumed_error"] == pytest.approx(0.3, rel=0.05)
+
+
+def test_pixels_of_little_noise_count_more(problem, truth):
+    variance = problem.variance.copy()
+    variance[:, :, :20] *= 1e-4
+    variance[:, :, 20:] *= 1e4
+    found = sample(replace(problem, variance=variance), Oracle(0 * truth), error=0.1)
+    residual = problem.operator.forward(found.mean) - problem.projections
+    left = np.sqrt(np.mean(residual**2, axis=(0, 1)))
+    alone = np.sqrt(np.mean(problem.projections**2, axis=(0, 1)))
+    assert np.all(left[:20] < 0.05 * alone[:20]) and np.all(left[20:] > 0.5 * alone[20:])

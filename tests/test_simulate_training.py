@@ -1,0 +1,129 @@
+"""The training acquisitions of the prior: what is imaged, with which beam, and how it is named."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+import simulate_training
+from besselflow.beam import box_profile
+from besselflow.config import Inr, Spectral
+from besselflow.diffusion.geometry import Geometry
+from besselflow.diffusion.simulation import SimulatedAcquisition
+from simulate_training import TrainingStack, main, source_of, training_volumes
+
+VOXEL = (1.0, 0.5, 0.5)
+GEOMETRY = Geometry.of(box_profile(6.0), np.array([2.5, 8.5, 14.5]), VOXEL)
+INR = Inr(width=8, depth=1, features=8, steps=5, columns=32, checkpoint_seconds=1e-9)
+SEED = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def write_stack(path, channels=1):
+    """Write a volume that gets brighter with depth, on an offset of 100 counts."""
+    z = np.arange(12.0)[:, None, None]
+    counts = (100 + 50 * z + np.zeros((channels, 12, 10, 10))).astype(np.uint16)
+    counts += 7 * np.arange(channels, dtype=np.uint16)[:, None, None, None]
+    counts = counts[0] if channels == 1 else counts
+    tifffile.imwrite(
+        path, counts, photometric="minisblack", metadata={"axes": "CZYX"[-counts.ndim :]}
+    )
+    return counts
+
+
+@pytest.mark.parametrize("geometry", [None, GEOMETRY], ids=["any beam", "one beam"])
+def test_phantoms_are_drawn_by_their_number(geometry, tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate_training, "_PHANTOM_SHAPE", (26, 16, 16))
+    volumes, beams = {}, set()
+    for number in range(6):
+        ((name, (volume, digest)),) = training_volumes(number, geometry, SEED).items()
+        volumes[name] = volume
+        assert volume.shape == (26, 16, 16) and digest == ""
+        folder = tmp_path / f"phantom-{number}"
+        main(number, geometry, Spectral(), INR, SEED, 1, folder)
+        assert [path.name for path in folder.iterdir()] == [f"{name}.npz"]
+        found = SimulatedAcquisition.load(folder / f"{name}.npz")
+        factor = found.truth.max() / volume.max()
+        np.testing.assert_allclose(found.truth, factor * volume, rtol=2e-3, atol=1e-6)
+        beams.add(tuple(np.round(np.sort(found.matrix.max(axis=1)), 3)))
+        np.testing.assert_allclose(np.diff(found.centres_um), 1.0)
+    assert [name.split()[1] for name in volumes] == ["vessels", "neuron", "cells"] * 2
+    assert len(volumes) == 6 and len(beams) > 1
+    assert {path.name for path in tmp_path.iterdir()} == {f"phantom-{n}" for n in range(6)}
+    ((name, (again, _)),) = training_volumes(5, geometry, SEED).items()
+    np.testing.assert_array_equal(again, volumes[name])
+    assert set(training_volumes(5, geometry, SEED + 1)).isdisjoint(volumes)
+
+
+def test_training_volumes_are_brought_to_the_voxels_of_the_geometry(tmp_path):
+    counts = write_stack(tmp_path / "t.tif", channels=2)
+    stack = TrainingStack("t", tmp_path / "t.tif", (1.0, 1.0, 1.0), 100.0)
+    volumes_of = lambda voxel: training_volumes(  # noqa: E731
+        stack, replace(GEOMETRY, voxel_size_um=voxel), SEED
+    )
+    same, fine = volumes_of((1.0, 1.0, 1.0)), volumes_of((0.5, 1.0, 2.0))
+    assert list(same) == list(fine) == ["t channel 0", "t channel 1"]
+    np.testing.assert_array_equal(same["t channel 1"][0], counts[1] - 100.0)
+    volume = fine["t channel 0"][0]
+    assert volume.shape == (24, 10, 5)
+    np.testing.assert_allclose(volume[:, 3, 3], np.linspace(0, 550, 24), rtol=1e-4)
+    # What tells a leak is the voxels of the file, whatever becomes of them.
+    digests = [[digest for _, digest in found.values()] for found in (same, fine)]
+    assert digests[0] == digests[1] and len({"", *digests[0]}) == 3
+
+
+def test_rows_and_numbers_become_sources(tmp_path):
+    row = {"name": "t", "voxel_size_um": [1, 2, 3], "offset": None}
+    expected = TrainingStack("t", tmp_path / "t.tif", (1, 2, 3), None)
+    assert source_of(row, str(tmp_path / "t.tif")) == expected
+    assert source_of(7, None) == 7
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_channel_of_a_stack_is_imaged(tmp_path, channels):
+    counts = write_stack(tmp_path / "t.tif", channels).reshape(channels, 12, 10, 10)
+    folder = tmp_path / "train-t.1"
+    main(
+        TrainingStack("t.1", tmp_path / "t.tif", VOXEL, 100.0),
+        GEOMETRY,
+        Spectral(),
+        INR,
+        SEED,
+        1,
+        folder,
+    )
+    names = ["t.1"] if channels == 1 else ["t.1 channel 0", "t.1 channel 1"]
+    assert sorted(path.stem for path in folder.iterdir()) == names
+    found = [SimulatedAcquisition.load(folder / f"{name}.npz") for name in names]
+    for each, own in zip(found, counts, strict=True):
+        light = own - 100.0
+        np.testing.assert_allclose(each.truth, light * (each.truth.max() / light.max()), rtol=2e-3)
+    assert len({"", *(each.digest for each in found)}) == channels + 1
+    # Another name, other noise.
+    if channels == 2:
+        assert found[0].noise != found[1].noise
+    assert {path.name for path in tmp_path.iterdir()} == {"t.tif", "train-t.1"}
+
+
+def test_checkpoints_of_samples_with_dots_in_their_names_are_their_own(tmp_path, monkeypatch):
+    used = []
+
+    def simulate(volume, beam, seed, spectral, inr, checkpoint, device, label):
+        used.append(checkpoint)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate_training, "simulate_acquisition", simulate)
+    write_stack(tmp_path / "t.tif")
+    for name in ("mouse.1", "mouse.2"):
+        stack = TrainingStack(name, tmp_path / "t.tif", VOXEL, 100.0)
+        with pytest.raises(KeyboardInterrupt):
+            main(stack, GEOMETRY, Spectral(), INR, SEED, 1, tmp_path / f"train-{name}")
+    assert len(set(used)) == 2

@@ -1,0 +1,47 @@
+"""The prior in a real run: trained on what is simulated, checked, followed, and used again."""
+
+import pytest
+
+from besselflow.diffusion.simulation import SimulatedAcquisition
+from besselflow.store import open_units
+from tiny_runs import TinyFacility, job_counts
+
+pytestmark = pytest.mark.workflow
+
+SETTINGS = {"methods": ["spectral", "inr", "diffusion"], "final": "diffusion"}
+UNITS = "results/many/units/diffusion-0.zarr"
+
+
+def test_a_prior_is_trained_checked_and_used_again(tmp_path):
+    facility = TinyFacility(tmp_path, **SETTINGS)
+    facility.add_test("many", step_um=1.5, known=False)
+    facility.add_train("other")
+    first = facility.run(UNITS)
+    assert first.returncode == 0, first.stdout
+
+    (prior,) = (facility.results / "priors").glob("*.safetensors")
+    simulated = facility.results / "priors" / prior.stem
+    (path,) = simulated.rglob("*.npz")
+    assert path == simulated / "train-other" / "other.npz"
+    found = SimulatedAcquisition.load(path)
+    assert found.truth.shape == (18, 32, 32)
+    assert not list(facility.results.rglob("*checkpoint*"))
+
+    units = open_units([facility.folder / UNITS])
+    record = units.records[0]
+    assert record["checked"] and set(record["weights"]) == {"prior", "inr"}
+    assert sum(record["weights"].values()) == pytest.approx(1)
+    assert record["evaluations"] == record["samples"] == 2
+    paths = {name: facility.results / f"many/units/{name}-0.zarr" for name in record["weights"]}
+    volumes = {name: open_units([path]).arrays["volume"][0] for name, path in paths.items()}
+    mixture = sum(share * volumes[name].compute() for name, share in record["weights"].items())
+    assert mixture == pytest.approx(units.arrays["volume"][0].compute(), rel=1e-3, abs=1e-3)
+    log = (facility.results / "many" / "logs" / "safeguard-0.log").read_text(encoding="utf-8")
+    assert "predicted best by prior" in log
+
+    # Nothing is left to do, and another run takes the prior as it is.
+    assert "Nothing to be done" in facility.run(UNITS).stdout
+    other = TinyFacility(tmp_path / "other", **SETTINGS, prior={"weights": str(prior)})
+    other.add_test("elsewhere", seed=8)
+    planned = job_counts(other.run("--dry-run").stdout)
+    assert planned["refine"] == planned["safeguard"] == 1 and "train_prior" not in planned
