@@ -47,6 +47,9 @@ test-browser: $(VENV)/.installed-test
 bench: $(VENV)/.installed
 	@python tests/benchmarks/run_bench.py
 
+bench-gpu: $(VENV)/.installed
+	@python tests/benchmarks/time_diffusion.py
+
 # Snakemake lints a workflow with its samples, here those of the demo.
 lint: $(VENV)/.installed-test
 	ruff check .

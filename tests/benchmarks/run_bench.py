@@ -28,7 +28,7 @@ UNTRAINED = ("methods=[interpolation,spectral,variational,inr]", "final=inr")
 PATH_COLUMNS = ["acquisition", "stage_positions", "beam_profile", "ground_truth"]
 
 
-def main(geometries: list[str], untrained: bool, extra: list[str]) -> int:
+def main(geometries: list[str], untrained: bool, prior: str, extra: list[str]) -> int:
     """Run the benchmark.
 
     Parameters
@@ -37,6 +37,9 @@ def main(geometries: list[str], untrained: bool, extra: list[str]) -> int:
         Beam and step, such as ``box6-step6``; empty for all.
     untrained : bool
         Leave out the methods that learn from other volumes.
+    prior : str
+        ``train`` for one trained on the benchmark's training volumes, ``shipped`` for the one that
+        comes with BesselFlow.
     extra : list of str
         Further arguments for Snakemake.
 
@@ -55,7 +58,7 @@ def main(geometries: list[str], untrained: bool, extra: list[str]) -> int:
         *("--profile", str(ROOT / "profiles" / "default")),
         *("--configfile", str(HERE / "config.yaml")),
         *("--config", f"samples={sheet}", f"results={WORK / 'results'}"),
-        *(UNTRAINED if untrained else ()),
+        *(UNTRAINED if untrained else (f"prior={{weights: {prior}}}",)),
         *extra,
     ]
     status = subprocess.run(command, cwd=ROOT).returncode
@@ -109,7 +112,20 @@ if __name__ == "__main__":
     parser.add_argument(
         "--untrained", action="store_true", help="only the methods that learn from no other volume"
     )
+    parser.add_argument(
+        "--prior",
+        choices=["train", "shipped"],
+        default="train",
+        help="learn from the benchmark's training volumes (default), or use the shipped prior",
+    )
     parser.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
     arguments = parser.parse_args()
     chosen = arguments.geometry or ["box6-step6"]
-    sys.exit(main([] if "all" in chosen else chosen, arguments.untrained, arguments.snakemake))
+    sys.exit(
+        main(
+            [] if "all" in chosen else chosen,
+            arguments.untrained,
+            arguments.prior,
+            arguments.snakemake,
+        )
+    )

@@ -17,7 +17,7 @@ def work(tmp_path, monkeypatch):
 
 def test_missing_data_are_said_and_no_failure(work, monkeypatch, capsys):
     monkeypatch.setattr(run_bench, "DATA", work / "nowhere")
-    assert run_bench.main([], False, []) == 0
+    assert run_bench.main([], False, "train", []) == 0
     assert "benchmark skipped" in capsys.readouterr().out
     assert not (work / "bench").exists()
 

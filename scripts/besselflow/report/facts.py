@@ -11,6 +11,7 @@ import numpy as np
 from besselflow import __version__
 from besselflow.metrics import scored_slices
 from besselflow.report.page import software_versions
+from besselflow.report.prior import describe_diffusion, mean_of
 from besselflow.store import Projections
 
 CITATION = (
@@ -147,7 +148,7 @@ def methods_paragraph(
         text.append("The volume was deconvolved along z by the Richardson-Lucy iteration.")
     else:
         spectral = records.get("spectral", [])
-        stretch = _mean_of(spectral, "anisotropy") or 1.0
+        stretch = mean_of(spectral, "anisotropy") or 1.0
         prior = "an isotropic stationary 3D prior"
         if abs(stretch - 1) > _ISOTROPY_TOLERANCE:
             prior = (
@@ -165,14 +166,14 @@ def methods_paragraph(
             "the Hessian was minimised over nonnegative volumes by the alternating direction "
             "method of multipliers."
         )
-        rounds = _mean_of(records.get("variational", []), "rounds") or 1.0
+        rounds = mean_of(records.get("variational", []), "rounds") or 1.0
         if rounds > 1:
             text.append(
                 f"The fit was repeated in {rounds:.3g} Bregman rounds, chosen by how well they "
                 "predict projections of independent noise, to restore contrast in depth."
             )
     if final in ("inr", "diffusion", "microdiffusion"):
-        width = _mean_of(records.get("inr", []), "bandwidth_per_um")
+        width = mean_of(records.get("inr", []), "bandwidth_per_um")
         band = "" if width is None else f" with a bandwidth of {width:.3g} cycles per µm"
         text.append(
             "An implicit neural representation, a multilayer perceptron on Gaussian Fourier "
@@ -181,19 +182,7 @@ def methods_paragraph(
     if final == "microdiffusion":
         text.append(_describe_microdiffusion(records.get("microdiffusion", [])))
     if final == "diffusion":
-        fit = records.get("diffusion", [])
-        evaluations, samples = _mean_of(fit, "evaluations"), _mean_of(fit, "samples")
-        count = "several" if samples is None else f"{samples:.0f}"
-        steps = "few" if evaluations is None else f"{evaluations:.0f}"
-        sources = [str(name) for name in (prior_info or {}).get("trained_on", [])]
-        trained = ", ".join(sources) or "other volumes"
-        text.append(
-            "It guided a conditional diffusion model over slices, trained on simulated "
-            f"acquisitions of {trained}; after each of {steps} evaluations, the estimate was "
-            "brought into agreement with the measured projections within their noise. The volume "
-            f"is the mean of {count} posterior samples"
-            + (", whose standard deviation is the stated uncertainty." if count != "1" else ".")
-        )
+        text.append(describe_diffusion(records.get("diffusion", []), prior_info))
     text.append("The approach follows MicroDiffusion (Hui et al., CVPR 2024, arXiv:2403.10815).")
     if has_truth:
         text.append(
@@ -207,8 +196,8 @@ def methods_paragraph(
 
 
 def _describe_microdiffusion(records: list[dict[str, Any]]) -> str:
-    weight, guidance = _mean_of(records, "inr_weight"), _mean_of(records, "guidance")
-    evaluations, trained_on = _mean_of(records, "evaluations"), _mean_of(records, "trained_on")
+    weight, guidance = mean_of(records, "inr_weight"), mean_of(records, "guidance")
+    evaluations, trained_on = mean_of(records, "evaluations"), mean_of(records, "trained_on")
     known = [
         name
         for key, name in (("image", "on the nearest projection"), ("position", "on its depth"))
@@ -231,8 +220,3 @@ def _describe_microdiffusion(records: list[dict[str, Any]]) -> str:
         f"representation{', averaged with its neighbours,' if smooth else ''} at a weight of "
         f"{weight:g} for the latter."
     )
-
-
-def _mean_of(records: list[dict[str, Any]], key: str) -> float | None:
-    values = [record[key] for record in records if record.get(key) is not None]
-    return float(np.mean(values)) if values else None

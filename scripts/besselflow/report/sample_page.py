@@ -15,6 +15,7 @@ from besselflow.report.history import flatten, read_benchmarks, training_figure
 from besselflow.report.inputs import SampleReportInputs
 from besselflow.report.page import software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
+from besselflow.report.prior import describe_sources, prior_note
 from besselflow.report.sample_pictures import affordable_pixels, draw_pictures, viewer_data
 from besselflow.report.scores import read_scores, score_columns, score_rows, seen_and_unseen
 from besselflow.report.trust import describe_trust, read_ranking
@@ -106,6 +107,8 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
             "microdiffusion",
         ),
         prior=inputs.prior_info or {},
+        prior_sources=describe_sources(inputs.prior_info),
+        prior_note=prior_note(records.get("diffusion", []), inputs.prior_info),
         fits=fit_facts(records, measured.unit),
         stages=read_benchmarks(inputs.benchmarks),
         settings=flatten(inputs.settings),

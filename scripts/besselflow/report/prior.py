@@ -1,0 +1,90 @@
+"""What the reports say about the prior: what it was trained on, and how far it was followed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from besselflow.diffusion.safeguard import PRIOR
+
+# Below and above these weights, the prior was of little help, or knew the structures.
+_STRANGE, _KNOWN = 0.3, 0.7
+
+
+def describe_diffusion(records: list[dict[str, Any]], prior_info: Mapping[str, Any] | None) -> str:
+    """Write what `diffusion` did, for the methods section of a paper."""
+    evaluations, samples = mean_of(records, "evaluations"), mean_of(records, "samples")
+    count = "several" if samples is None else f"{samples:.0f}"
+    steps = "few" if evaluations is None else f"{evaluations:.0f}"
+    text = (
+        "It guided a conditional diffusion model over blocks of slices, trained on simulated "
+        f"acquisitions of {describe_sources(prior_info)}; after each of {steps} evaluations, the "
+        "estimate was brought into agreement with the measured projections within their noise. "
+        f"The spread of {count} posterior samples is the stated uncertainty"
+    )
+    weights = mean_weights(records)
+    if not weights:
+        return text + "."
+    shares = [
+        f"{share:.0%} of {'the model' if name == PRIOR else name}"
+        for name, share in weights.items()
+        if share >= 0.005
+    ]
+    return (
+        f"{text}, together with the disagreement of the volumes that were mixed: "
+        f"{', '.join(shares)}, the mixture that best predicted measurements that were kept from it."
+    )
+
+
+def describe_sources(prior_info: Mapping[str, Any] | None) -> str:
+    """Say in a few words what a prior was trained on; many phantoms are counted by kind."""
+    names = [str(name) for name in (prior_info or {}).get("trained_on", [])]
+    phantoms = [name.split()[1] for name in names if name.startswith("phantom ")]
+    others = [name for name in names if not name.startswith("phantom ")]
+    counted = [f"{phantoms.count(kind)} phantoms of {kind}" for kind in dict.fromkeys(phantoms)]
+    return ", ".join(others + counted) or "other volumes"
+
+
+def mean_weights(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the share of each volume in the result of `diffusion`, mean over all units."""
+    found = [record["weights"] for record in records if record.get("weights")]
+    if not found:
+        return {}
+    return {name: float(np.mean([weights[name] for weights in found])) for name in found[0]}
+
+
+def prior_note(records: list[dict[str, Any]], prior_info: Mapping[str, Any] | None) -> str | None:
+    """Say how far the prior was followed on a sample, and what that means.
+
+    Parameters
+    ----------
+    records : list of dict
+        One record of `diffusion` per work unit.
+    prior_info : mapping or None
+        What the prior was trained on.
+    """
+    weights = mean_weights(records)
+    if not weights:
+        return None
+    sources, share = describe_sources(prior_info), weights[PRIOR]
+    others = [f"{value:.0%} {name}" for name, value in weights.items() if name != PRIOR and value]
+    mixture = f"The volume of diffusion is {share:.0%} that of the prior"
+    mixture += f" and {', '.join(others)}." if others else "."
+    if share >= _KNOWN:
+        judged = "The prior knows structures like those of this sample."
+    elif share > _STRANGE:
+        judged = "The prior knows structures like those of this sample in part."
+    else:
+        judged = "The prior knows little of structures like these, and was hardly followed."
+    checked = " This was decided by measurements that were kept from it."
+    if any(not record.get("checked", True) for record in records):
+        judged, checked = "", " Nothing that was kept from it decided this."
+    return " ".join(f"{mixture} {judged}{checked} Prior trained on: {sources}.".split())
+
+
+def mean_of(records: list[dict[str, Any]], key: str) -> float | None:
+    """Return the mean of a figure over the records that have it."""
+    values = [record[key] for record in records if record.get(key) is not None]
+    return float(np.mean(values)) if values else None

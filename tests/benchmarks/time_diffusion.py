@@ -1,0 +1,162 @@
+"""Measure how fast the prior is trained and sampled, and the published scheme beside it.
+
+`make bench-gpu` runs it on the GPU where there is one; without, it says so and measures the CPU on
+a smaller case. The volume is a phantom, its INR and spectral estimate are the phantom blurred along
+z: their content changes nothing of the cost. The published scheme visits 1000 noise levels with two
+network evaluations each; it is measured on a few slices and levels, and extrapolated.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+from besselflow.beam import box_profile
+from besselflow.config import Microdiffusion, Prior, Refine
+from besselflow.device import select_device
+from besselflow.diffusion.assessment import problem_of
+from besselflow.diffusion.geometry import Geometry
+from besselflow.diffusion.prior import HIGHEST_NOISE, LOWEST_NOISE, DiffusionPrior
+from besselflow.diffusion.sampling import sample_posterior
+from besselflow.diffusion.simulation import SimulatedAcquisition
+from besselflow.diffusion.training import train_prior
+from besselflow.microdiffusion.sampling import SlicesProblem, sample_slices
+from besselflow.microdiffusion.training import build_network
+from besselflow.phantoms import draw_phantom
+
+PUBLISHED_LEVELS = 1000
+_FEW_LEVELS, _FEW_SLICES = 10, 4
+
+
+def main(edge: int, batches: list[int], steps: int, samples: int, threads: int) -> None:
+    """Print one line per measurement.
+
+    Parameters
+    ----------
+    edge : int
+        Edge length of the volume in voxels.
+    batches : list of int
+        Blocks per training step.
+    steps : int
+        Training steps that are timed, after as many to warm up.
+    samples : int
+        Posterior samples.
+    threads : int
+        Threads on the CPU.
+    """
+    device = select_device(threads)
+    if device.type == "cuda":
+        print(f"device: {torch.cuda.get_device_name()}")
+    else:
+        print(f"no GPU is visible; the CPU with {threads} threads is measured")
+    acquisition = acquire(edge)
+    for batch in batches:
+        settings = Prior(batch=batch, steps=2 * steps, patch=min(64, edge // 16 * 16))
+        denoiser, seconds = time_training(acquisition, settings, steps, device)
+        print(
+            f"training, batch {batch}: {steps / seconds:.2f} steps/s, "
+            f"{8 * batch * steps / seconds:.0f} slices of {settings.patch} x {settings.patch} /s"
+            f"{peak_memory(device)}"
+        )
+    error = denoiser.inr_error
+    prior = DiffusionPrior(denoiser, [LOWEST_NOISE, HIGHEST_NOISE], [error, error])
+    refine = Refine(samples=samples)
+    sample = lambda: sample_posterior(problem_of(acquisition), prior, refine, 0, device)  # noqa: E731
+    seconds = timed(sample, device)
+    evaluated = edge * refine.evaluations * samples
+    print(
+        f"sampling, {edge} x {edge} x {edge}, {samples} samples of {refine.evaluations} "
+        f"evaluations: {seconds:.1f} s, {evaluated / seconds:.0f} slices/s{peak_memory(device)}"
+    )
+    seconds = time_published(acquisition, device)
+    print(
+        f"published scheme, {edge} slices, {PUBLISHED_LEVELS} levels with guidance: "
+        f"{seconds:.0f} s, extrapolated from {_FEW_SLICES} slices and {_FEW_LEVELS} levels"
+    )
+
+
+def acquire(edge: int) -> SimulatedAcquisition:
+    """Image a phantom with a box beam of 6 slices in steps of 6."""
+    truth = draw_phantom("vessels", (edge,) * 3, 0)
+    geometry = Geometry.of(box_profile(6.0), np.array([0.0, 6.0]), (1.0, 1.0, 1.0))
+    positions, grid, operator = geometry.acquisition_of(edge, 0.0)
+    noise = 0.02 * np.random.default_rng(0).standard_normal((len(positions), edge, edge))
+    return SimulatedAcquisition(
+        truth,
+        gaussian_filter(truth, (1.0, 0.5, 0.5)),
+        gaussian_filter(truth, (1.5, 0.5, 0.5)),
+        (operator.forward(truth) + noise).astype(np.float32),
+        operator.matrix,
+        positions,
+        grid.centres_um,
+        0.02,
+    )
+
+
+def time_training(
+    acquisition: SimulatedAcquisition, settings: Prior, steps: int, device: torch.device
+) -> tuple[torch.nn.Module, float]:
+    """Return a denoiser, and the seconds of so many steps after those that warm up."""
+    seconds = []
+    for count in (steps, 2 * steps):
+        own = settings.model_copy(update={"steps": count})
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = Path(folder) / "checkpoint.pt"
+            run = lambda own=own, at=checkpoint: train_prior(  # noqa: E731
+                {"phantom": acquisition}, own, 0, at, device
+            )
+            found: list = []
+            seconds.append(timed(lambda run=run, found=found: found.append(run()), device))
+    return found[0][0], max(seconds[1] - seconds[0], 1e-9)
+
+
+def time_published(acquisition: SimulatedAcquisition, device: torch.device) -> float:
+    """Return the seconds for all slices and levels of the published scheme."""
+    settings = Microdiffusion(sampling_steps=_FEW_LEVELS)
+    network = build_network(settings).to(device).eval()
+    problem = SlicesProblem(
+        acquisition.inr[:_FEW_SLICES],
+        acquisition.projections,
+        acquisition.positions_um,
+        acquisition.centres_um[:_FEW_SLICES],
+    )
+    sample = lambda: sample_slices(problem, network, settings, 0, device)  # noqa: E731
+    sample()
+    share = _FEW_SLICES * _FEW_LEVELS / (len(acquisition.truth) * PUBLISHED_LEVELS)
+    return timed(sample, device) / share
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that some work takes, what it left to the GPU included."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def peak_memory(device: torch.device) -> str:
+    """Return the peak memory of the last work on the GPU as text."""
+    if device.type != "cuda":
+        return ""
+    return f", peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+
+
+if __name__ == "__main__":
+    able = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--edge", type=int, default=128 if able else 64)
+    parser.add_argument("--batch", type=int, nargs="+", default=[4, 64] if able else [4])
+    parser.add_argument("--steps", type=int, default=100 if able else 10)
+    parser.add_argument("--samples", type=int, default=8 if able else 2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    main(arguments.edge, arguments.batch, arguments.steps, arguments.samples, arguments.threads)
