@@ -72,6 +72,8 @@ def save_prior(path: Path | str, prior: DiffusionPrior) -> None:
     tensors = {key: value.half().contiguous().cpu() for key, value in state.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
+        # It comes readable by its owner alone, unlike everything else in the results.
+        Path(temporary).chmod(0o644)
 
 
 def load_prior(path: Path | str, device: torch.device) -> DiffusionPrior:
