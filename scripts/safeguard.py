@@ -1,7 +1,7 @@
 """Decide how far the prior is followed on a sample, and write the volumes of `diffusion`.
 
-Of the volumes of the prior and of the methods without training, the mixture is taken that predicts
-best what was kept from it, so that a prior that does not know the structures does no harm.
+Of the volumes of the prior and of the INR, the mixture is taken that predicts best what was kept
+from both, so that a prior that does not know the structures does no harm.
 """
 
 from dataclasses import dataclass
@@ -192,13 +192,9 @@ def ask(question: np.ndarray, projections: np.ndarray) -> np.ndarray:
 
 
 def sources_of(paths, prefix: str = "") -> Sources:
-    """Sort the inputs of the rule: those of the methods without training carry their names."""
-    untrained = {
-        name: paths.get(prefix + name)
-        for name in ("inr", "variational")
-        if paths.get(prefix + name)
-    }
-    return Sources(paths.get(prefix + "prior"), untrained, paths.get(prefix + "spectral"))
+    """Sort the inputs of the rule."""
+    prior, inr, spectral = (paths.get(prefix + name) for name in ("prior", "inr", "spectral"))
+    return Sources(prior, {"inr": inr}, spectral)
 
 
 if __name__ == "__main__":

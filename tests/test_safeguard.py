@@ -307,9 +307,9 @@ def test_whatever_was_not_checked_says_so(facility):
     assert all(record["weights"] == {PRIOR: 0, "inr": 1} for record in records)
 
 
-def test_methods_without_training_are_those_that_were_run():
+def test_inputs_of_the_thinned_acquisition_carry_a_prefix():
     paths = {"prior": "p", "spectral": "s", "inr": "i", "thinned_inr": "ti"}
     assert safeguard.sources_of(paths) == Sources("p", {"inr": "i"}, "s")
-    more = paths | {"variational": "v", "thinned_prior": "tp", "thinned_spectral": "ts"}
-    assert safeguard.sources_of(more).untrained == {"inr": "i", "variational": "v"}
+    more = paths | {"thinned_prior": "tp", "thinned_spectral": "ts"}
+    assert safeguard.sources_of(more).untrained == {"inr": "i"}
     assert safeguard.sources_of(more, "thinned_") == Sources("tp", {"inr": "ti"}, "ts")

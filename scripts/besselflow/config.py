@@ -354,9 +354,9 @@ class Refine(Section):
     trust: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto",
         description="How far the prior is followed: 1 takes its volume, 0 that of the INR, values "
-        "between mix both. `auto` decides for every sample and channel: of the volumes of the "
-        "prior, the INR and `variational`, it takes the mixture that best predicts what was kept "
-        "from them (`validation.hold_out`), and the INR where nothing can be.",
+        "between mix both. `auto` decides for every sample and channel: it takes the mixture that "
+        "best predicts what was kept from both (`validation.hold_out`), and the INR where nothing "
+        "can be.",
     )
 
     @property

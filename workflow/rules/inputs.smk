@@ -76,10 +76,7 @@ def training_geometry(wildcards):
 
 def safeguard_inputs(wildcards):
     """What is mixed, and the same of the thinned acquisition, where there is one."""
-    methods = {"prior": "prior", "spectral": "spectral", "inr": "inr"}
-    if "variational" in CONFIG.methods:
-        methods["variational"] = "variational"
-    own = {name: units_path(method) for name, method in methods.items()}
+    own = {name: units_path(name) for name in ("prior", "spectral", "inr")}
     inputs = {"projections": PROJECTIONS, **own}
     if CONFIG.refine.trust == "auto" and not RUN.why_not_held_out(wildcards.sample):
         place = ("{sample}{part}", f"{wildcards.sample}/held_out")
