@@ -56,7 +56,7 @@ def main(edge: int, batches: list[int], steps: int, samples: int, threads: int) 
         print(f"no GPU is visible; the CPU with {threads} threads is measured")
     acquisition = acquire(edge)
     for batch in batches:
-        settings = Prior(batch=batch, steps=2 * steps, patch=min(64, edge // 16 * 16))
+        settings = Prior(batch=batch, patch=min(64, edge // 16 * 16))
         denoiser, seconds = time_training(acquisition, settings, steps, device)
         print(
             f"training, batch {batch}: {steps / seconds:.2f} steps/s, "
@@ -101,18 +101,13 @@ def acquire(edge: int) -> SimulatedAcquisition:
 def time_training(
     acquisition: SimulatedAcquisition, settings: Prior, steps: int, device: torch.device
 ) -> tuple[torch.nn.Module, float]:
-    """Return a denoiser, and the seconds of so many steps after those that warm up."""
-    seconds = []
-    for count in (steps, 2 * steps):
-        own = settings.model_copy(update={"steps": count})
+    """Return a denoiser, and the seconds of so many steps, after as many that warm up."""
+    own = settings.model_copy(update={"steps": steps})
+    for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder) / "checkpoint.pt"
-            run = lambda own=own, at=checkpoint: train_prior(  # noqa: E731
-                {"phantom": acquisition}, own, 0, at, device
-            )
-            found: list = []
-            seconds.append(timed(lambda run=run, found=found: found.append(run()), device))
-    return found[0][0], max(seconds[1] - seconds[0], 1e-9)
+            denoiser, info = train_prior({"phantom": acquisition}, own, 0, checkpoint, device)
+    return denoiser, info["seconds"]
 
 
 def time_published(acquisition: SimulatedAcquisition, device: torch.device) -> float:
