@@ -43,7 +43,7 @@ def test_the_ranking_is_told_in_plain_words(results):
     check_page(page)
     assert "the method that predicted the withheld projections best is" in page.text
     assert "can't be told from it" in page.text
-    assert "this is the figure to choose a method by" in page.text
+    assert "a hint, not as the figure to choose by" in page.text
     assert "1.3 dB behind" in page.text and "3.1 dB behind" in page.text
     assert "no clear difference" in page.text
 

@@ -2,8 +2,7 @@ r"""Do no harm: how far the prior is followed on a sample, decided by data that 
 
 A prior helps where it knows the structures, and invents them where it doesn't. Which of both is the
 case, the sample itself tells: some neighbouring projections are replaced by their means
-(`besselflow.thinning`), the prior and the methods without training reconstruct from what is left,
-and of all mixtures
+(`besselflow.thinning`), the prior and the INR reconstruct from what is left, and of all mixtures
 
 .. math:: v = \sum_m w_m v_m, \qquad w_m \ge 0, \quad \sum_m w_m = 1,
 
