@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from besselflow.config import Refine
-from besselflow.diffusion.assessment import assess, middle_of, problem_of
+from besselflow.diffusion.assessment import assess, problem_of, unseen_part
 from besselflow.diffusion.calibration import Calibration, spread_of
 from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import DiffusionPrior, load_prior, save_prior
@@ -137,14 +137,34 @@ def test_spread_is_smoothed_over_neighbouring_voxels():
     assert spread_of(np.zeros((3, 3, 3), np.float32)).max() == 0
 
 
-def test_the_middle_of_an_acquisition_is_an_acquisition():
+def test_the_unseen_part_holds_the_rows_that_no_prior_learns_from():
     whole = toy_acquisition(0, (24, 40, 31), noise=0.0)
-    part = middle_of(whole, 16)
+    part, rows = unseen_part(whole, 16)
     assert part.truth.shape == (24, 16, 16) and part.projections.shape[1:] == (16, 16)
-    np.testing.assert_array_equal(part.truth, whole.truth[:, 12:28, 7:23])
+    np.testing.assert_array_equal(part.truth, whole.truth[:, 24:, 7:23])
+    np.testing.assert_array_equal(part.truth[:, rows], whole.truth[:, 35:, 7:23])
+    assert whole.learnt_rows.stop == 35
     np.testing.assert_allclose(part.operator.forward(part.truth), part.projections, atol=1e-5)
-    for name, value in vars(middle_of(whole, 100)).items():
+    small, rows = unseen_part(whole, 100)
+    assert rows == slice(35, None)
+    for name, value in vars(small).items():
         np.testing.assert_array_equal(value, getattr(whole, name))
+
+
+def test_errors_are_taken_where_nothing_was_learnt(acquisitions):
+    """A network that has learnt the other rows by heart is not believed for it."""
+    one = acquisitions["a"]
+    by_heart = one.truth.copy()
+    unlearnt = slice(one.learnt_rows.stop, None)
+    by_heart[:, unlearnt] = one.inr[:, unlearnt]
+    known = {"a": replace(one, inr=by_heart)}
+    sampler = Refine(evaluations=1, samples=2)
+    honest, fooled = (
+        assess(Denoiser([8, 16], 1, 0.2).eval(), {}, each, sampler, 1, CPU)
+        for each in ({"a": one}, known)
+    )
+    assert fooled.info["calibration_inr_error"] == pytest.approx(0.2, rel=0.05)
+    np.testing.assert_allclose(fooled.errors, honest.errors, rtol=0.1)
 
 
 def test_a_simulated_acquisition_is_posed_as_a_sample_is():
@@ -182,8 +202,8 @@ def test_errors_are_those_of_the_denoiser_at_every_level(assessed):
     assert levels[0] == pytest.approx(0.003) and levels[-1] == pytest.approx(1.0)
     # White errors look the same through the projections.
     expected = 0.2 * levels / np.hypot(0.2, levels)
-    np.testing.assert_allclose(assessed.errors, expected, rtol=0.1)
-    assert assessed.error_at(0.2) == pytest.approx(0.2 / math.sqrt(2), rel=0.1)
+    np.testing.assert_allclose(assessed.errors, expected, rtol=0.15)
+    assert assessed.error_at(0.2) == pytest.approx(0.2 / math.sqrt(2), rel=0.15)
 
 
 def test_calibrated_intervals_hold_their_share_of_the_errors(assessed, acquisitions):
@@ -197,7 +217,7 @@ def test_calibrated_intervals_hold_their_share_of_the_errors(assessed, acquisiti
 
 
 def test_facts_of_an_assessment(assessed):
-    assert assessed.info["calibration_inr_error"] == pytest.approx(0.2, rel=0.02)
+    assert assessed.info["calibration_inr_error"] == pytest.approx(0.2, rel=0.05)
     # The data improve on the INR, where nothing else does.
     assert 0.1 < assessed.info["calibration_error"] < 0.195
 

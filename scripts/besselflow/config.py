@@ -301,7 +301,7 @@ class Prior(Section):
         description="Channels of the U-Net at each resolution; multiples of 8.",
     )
     depth: Positive = Field(2, description="Residual blocks of the U-Net at each resolution.")
-    steps: Positive = Field(4000, description="Optimiser steps.")
+    steps: Positive = Field(8000, description="Optimiser steps.")
     batch: Positive = Field(4, description="Blocks of 8 slices per optimiser step.")
     patch: Positive = Field(
         64, description="Edge length of the training patches in pixels; a multiple of 16."

@@ -19,7 +19,7 @@ from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.job import logger
 from besselflow.noise import pixel_variance
 
-_ACQUISITIONS, _WINDOW = 8, 64
+_ACQUISITIONS, _WINDOW = 12, 64
 _ERROR_LEVELS = 7
 _IMAGES = ("truth", "inr", "spectral", "projections")
 
@@ -51,6 +51,8 @@ def assess(
 ) -> DiffusionPrior:
     """Measure the errors of a trained denoiser, and calibrate the spread of its samples.
 
+    Both are measured in the rows of the training volumes that it has not learnt from.
+
     Parameters
     ----------
     denoiser : Denoiser
@@ -58,7 +60,7 @@ def assess(
     info : mapping
         What is known of its training.
     acquisitions : mapping
-        Name -> simulated acquisition; the middle of up to 8 is used, evenly spread.
+        Name -> simulated acquisition; up to 12 are used, evenly spread.
     settings : Refine
         Evaluations and samples.
     seed : int
@@ -68,19 +70,20 @@ def assess(
     """
     names = list(acquisitions)
     chosen = sorted({int(i) for i in np.linspace(0, len(names) - 1, _ACQUISITIONS)})
-    parts = [middle_of(acquisitions[names[index]], _WINDOW) for index in chosen]
+    parts = [unseen_part(acquisitions[names[index]], _WINDOW) for index in chosen]
     prior = DiffusionPrior(denoiser, *_seen_errors(denoiser, parts, seed, device), dict(info))
-    errors, spreads = [], []
-    for number, part in enumerate(parts, start=1):
+    errors, inr_errors, spreads = [], [], []
+    for number, (part, rows) in enumerate(parts, start=1):
         label = f"calibrating {number} of {len(parts)}"
         found = sample_posterior(problem_of(part), prior, settings, seed + number, device, label)
-        errors.append(found.mean - part.truth)
-        spreads.append(found.spread)
+        errors.append((found.mean - part.truth)[:, rows])
+        inr_errors.append((part.inr - part.truth)[:, rows])
+        spreads.append(found.spread[:, rows])
     root = lambda arrays: math.sqrt(np.mean([np.square(each).mean() for each in arrays]))  # noqa: E731
     prior.info["calibration_error"] = root(errors)
-    prior.info["calibration_inr_error"] = root([part.inr - part.truth for part in parts])
+    prior.info["calibration_inr_error"] = root(inr_errors)
     logger.info(
-        "error of the posterior mean %.3g of the scale, of the INR %.3g",
+        "where it has not learnt: error of the posterior mean %.3g of the scale, of the INR %.3g",
         *(prior.info["calibration_error"], prior.info["calibration_inr_error"]),
     )
     return replace(prior, calibration=Calibration.fit(errors, spreads))
@@ -88,12 +91,15 @@ def assess(
 
 @torch.no_grad()
 def _seen_errors(
-    denoiser: Denoiser, parts: list[SimulatedAcquisition], seed: int, device: torch.device
+    denoiser: Denoiser,
+    parts: list[tuple[SimulatedAcquisition, slice]],
+    seed: int,
+    device: torch.device,
 ) -> tuple[list[float], list[float]]:
     """Return noise levels, and the error at each of them in what the projections see."""
     levels = np.geomspace(LOWEST_NOISE, HIGHEST_NOISE, _ERROR_LEVELS).tolist()
     squares = np.zeros((len(levels), len(parts)))
-    for p, part in enumerate(parts):
+    for p, (part, rows) in enumerate(parts):
         unit = DenoisedUnit(problem_of(part), denoiser, device)
         truth = torch.from_numpy(part.truth).to(device)
         gain = part.operator.mean_squared_weight(part.truth.shape[1:])
@@ -101,17 +107,22 @@ def _seen_errors(
         for number, level in enumerate(levels):
             noise = torch.randn(truth.shape, generator=generator, device=device)
             error = unit.operator.forward(unit.denoise(truth + level * noise, level) - truth)
-            squares[number, p] = float(error.square().mean()) / gain
+            squares[number, p] = float(error[:, rows].square().mean()) / gain
     return levels, np.sqrt(np.median(squares, axis=1)).tolist()
 
 
-def middle_of(acquisition: SimulatedAcquisition, size: int) -> SimulatedAcquisition:
-    """Cut out the lateral middle of a simulated acquisition."""
-    lengths = [min(size, length) for length in acquisition.truth.shape[1:]]
-    starts = [
-        (whole - length) // 2
-        for whole, length in zip(acquisition.truth.shape[1:], lengths, strict=True)
-    ]
-    window = (slice(None), *(slice(a, a + n) for a, n in zip(starts, lengths, strict=True)))
+def unseen_part(acquisition: SimulatedAcquisition, size: int) -> tuple[SimulatedAcquisition, slice]:
+    """Cut out a window with the rows that no prior learns from, and say which rows of it they are.
+
+    Parameters
+    ----------
+    acquisition : SimulatedAcquisition
+        The whole.
+    size : int
+        Edge length of the window in pixels; it lies at the end of the rows, in their middle.
+    """
+    rows, columns = acquisition.truth.shape[1:]
+    first, left = max(rows - size, 0), max(columns - size, 0) // 2
+    window = (slice(None), slice(first, None), slice(left, left + size))
     images = {name: getattr(acquisition, name)[window] for name in _IMAGES}
-    return replace(acquisition, **images)
+    return replace(acquisition, **images), slice(acquisition.learnt_rows.stop - first, None)

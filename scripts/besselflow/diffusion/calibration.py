@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-_CLASSES = 16
+_CLASSES, _FEWEST = 24, 200
+# Below this quantile of the spreads, all are one class.
+_LOWEST_QUANTILE = 0.01
 _INTERVAL, _DEVIATIONS = 0.9, 1.6448536
 _SMALLEST = 1e-6
 # Over so many voxels the squared spread is averaged, for that of few samples is a noisy figure.
@@ -48,18 +51,13 @@ class Calibration:
         spread = np.concatenate([np.ravel(each) for each in spreads])
         order = np.argsort(spread)
         levels, stds = [], []
-        # Most voxels are dark: halves of what is left, so that the bright ones have classes, too.
-        counts = np.geomspace(order.size, max(order.size / 2**_CLASSES, 200.0), _CLASSES + 1)
-        bounds = order.size - counts.astype(int)
-        for low, high in zip(bounds, [*bounds[1:], order.size], strict=True):
-            if high - low < 1:
-                continue
+        for low, high in pairwise(_bounds(spread[order])):
             chosen = order[low:high]
-            level = float(np.median(spread[chosen]))
+            level = max(float(np.median(spread[chosen])), _SMALLEST)
+            bound = float(np.quantile(error[chosen], _INTERVAL)) / _DEVIATIONS
             if levels and level <= levels[-1]:
                 continue
-            levels.append(max(level, _SMALLEST))
-            bound = float(np.quantile(error[chosen], _INTERVAL)) / _DEVIATIONS
+            levels.append(level)
             stds.append(max(bound, stds[-1] if stds else _SMALLEST))
         return cls(tuple(levels), tuple(stds))
 
@@ -69,6 +67,17 @@ class Calibration:
         at = np.log(np.maximum(spread, _SMALLEST))
         beyond = np.minimum(at - known[0], 0) + np.maximum(at - known[-1], 0)
         return np.exp(np.interp(at, known, stds) + beyond).astype(np.float32)
+
+
+def _bounds(spread: np.ndarray) -> list[int]:
+    """Cut sorted spreads into classes of equal ratio, none of too few voxels."""
+    low, high = np.quantile(spread, [_LOWEST_QUANTILE, 1.0]).clip(_SMALLEST)
+    edges = np.geomspace(low, high, _CLASSES + 1)[1:-1]
+    bounds = [0]
+    for bound in np.searchsorted(spread, edges).tolist():
+        if bound - bounds[-1] >= _FEWEST and len(spread) - bound >= _FEWEST:
+            bounds.append(bound)
+    return [*bounds, len(spread)]
 
 
 def spread_of(variance: np.ndarray) -> np.ndarray:

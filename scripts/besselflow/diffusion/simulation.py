@@ -30,6 +30,8 @@ from besselflow.thinning import Thinning
 _PHOTON_RANGE = (75.0, 1500.0)
 _READ_NOISE = 0.5
 _EXACT = ("projections", "matrix", "positions_um", "centres_um", "noise", "kernel", "digest")
+# One row in so many is not learnt from, so that errors are known of what a prior has not seen.
+_UNSEEN_ROWS = 8
 # Every second acquisition is thinned as those are that a prior is checked on.
 _THINNED_EVERY = 6
 
@@ -72,6 +74,12 @@ class SimulatedAcquisition:
         """How it was measured."""
         lateral = None if self.kernel is None else LateralBlur(self.kernel)
         return AxialProjection(self.matrix, lateral)
+
+    @property
+    def learnt_rows(self) -> slice:
+        """Rows of the images that a prior may learn from: all but the last eighth."""
+        rows = self.truth.shape[1]
+        return slice(0, rows - max(1, rows // _UNSEEN_ROWS))
 
     def save(self, path: Path | str) -> None:
         """Write it as ``.npz``; the volumes in half precision, whose error is far below theirs."""

@@ -13,7 +13,8 @@ import torch
 
 from besselflow.config import Prior
 from besselflow.device import compute_precision
-from besselflow.diffusion.blocks import CONTEXT, REACH, SLICES, Block, lay_blocks
+from besselflow.diffusion.augmentation import View
+from besselflow.diffusion.blocks import CONTEXT, NEAREST, REACH, SLICES, Block, lay_blocks
 from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import HIGHEST_NOISE, LOWEST_NOISE
 from besselflow.diffusion.simulation import SimulatedAcquisition, facts_of
@@ -27,13 +28,15 @@ _WARM_UP_STEPS = 50
 _AVERAGE_DECAY = 0.98
 # Steps of Muon relative to AdamW's: those are of unit size per matrix, not per weight.
 _MUON_RATE = 10.0
+# Share of a weight that is taken off for each unit of steps: the volumes are few.
+_WEIGHT_DECAY = 0.1
 # Of so many random patches, the brightest is taken: most of a neuron's volume is dark.
 _CANDIDATES = 2
 
 
 @dataclass(frozen=True)
 class TrainingBlocks:
-    """A simulated acquisition as tensors, cut into blocks.
+    """What is learnt of a simulated acquisition, as tensors, cut into blocks.
 
     Attributes
     ----------
@@ -41,6 +44,8 @@ class TrainingBlocks:
     projections : torch.Tensor, shape (P, Y, X)
     noise : float
         As in `SimulatedAcquisition`.
+    blurred : bool
+        Whether the beam has a lateral blur, whose size is known.
     blocks : list of Block
     errors : list of float
         Root mean square error of the INR in the slices of each block.
@@ -51,19 +56,21 @@ class TrainingBlocks:
     spectral: torch.Tensor
     projections: torch.Tensor
     noise: float
+    blurred: bool
     blocks: list[Block]
     errors: list[float]
 
     @classmethod
     def of(cls, acquisition: SimulatedAcquisition, device: torch.device) -> TrainingBlocks:
-        """Move an acquisition to a device."""
-        tensor = lambda array: torch.from_numpy(array).to(device)  # noqa: E731
-        a = acquisition
+        """Move the learnt rows of an acquisition to a device."""
+        a, rows = acquisition, acquisition.learnt_rows
+        tensor = lambda array: torch.from_numpy(array[:, rows]).to(device)  # noqa: E731
         blocks = lay_blocks(a.matrix, a.positions_um, a.centres_um)
-        squares = np.square(a.inr - a.truth).mean(axis=(1, 2))
+        squares = np.square(a.inr - a.truth)[:, rows].mean(axis=(1, 2))
         return cls(
             *(tensor(array) for array in (a.truth, a.inr, a.spectral, a.projections)),
             a.noise,
+            a.kernel is not None,
             blocks,
             [math.sqrt(squares[block.inside(len(squares))[0]].mean()) for block in blocks],
         )
@@ -161,8 +168,8 @@ def _optimisers(denoiser: Denoiser, rate: float) -> list[torch.optim.Optimizer]:
     chosen = {id(matrix) for matrix in matrices}
     others = [weight for weight in denoiser.parameters() if id(weight) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=_MUON_RATE * rate, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=1e-3),
+        torch.optim.Muon(matrices, lr=_MUON_RATE * rate, weight_decay=_WEIGHT_DECAY),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY / 10),
     ]
 
 
@@ -194,18 +201,19 @@ def _draw_batch(
     seed: tuple[int, ...],
     device: torch.device,
 ) -> _Batch:
-    """Draw random blocks and patches, flipped and transposed at random."""
+    """Draw random blocks, and random views of random patches of them."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     patch = min(settings.patch, *(min(pair.truth.shape[1:]) for pair in pairs))
     items, levels, noises, errors = [], [], [], []
     for _ in range(settings.batch):
         pair, number, y, x = _draw_place(pairs, patch, rng)
-        block = pair.blocks[number]
-        window = (slice(None), slice(y, y + patch), slice(x, x + patch))
-        seen = block.slices.to(device)
-        truth, inr, spectral = (v[window][seen] for v in (pair.truth, pair.inr, pair.spectral))
-        measured = pair.projections[window][block.nearest.to(device)]
+        block, view = pair.blocks[number], View.draw(rng, stretched=not pair.blurred)
+        window = view.window((y, x), patch, tuple(pair.truth.shape[1:]))
+        seen, near = block.slices.to(device), block.nearest.to(device)
+        volumes = [v[:, *window][seen] for v in (pair.truth, pair.inr, pair.spectral)]
+        images = view.of(torch.cat([*volumes, pair.projections[:, *window][near]]), patch)
+        truth, inr, spectral, measured = images.split([CONTEXT] * 3 + [NEAREST])
         level = HIGHEST_NOISE
         if rng.random() >= _BLIND_SHARE:
             level = math.exp(rng.uniform(*np.log((LOWEST_NOISE, HIGHEST_NOISE))))
@@ -214,16 +222,13 @@ def _draw_batch(
         noise = torch.randn(truth.shape, generator=generator, device=device)[first]
         tensors = (truth + level * noise, inr, spectral, measured, truth)
         geometry = block.geometry.to(device)
-        axes = [axis for axis in (-3, -2, -1) if rng.random() < 0.5]
-        if -3 in axes:
+        if view.upside_down:
             geometry = geometry.flip(0, 1)
-        tensors = tuple(tensor.flip(axes) for tensor in tensors)
-        if rng.random() < 0.5:
-            tensors = tuple(tensor.transpose(-2, -1) for tensor in tensors)
+            tensors = tuple(tensor.flip(0) for tensor in tensors)
         items.append((*tensors, geometry))
         levels.append(level)
-        noises.append(pair.noise)
-        errors.append(pair.errors[number])
+        noises.append(view.gain * pair.noise)
+        errors.append(view.gain * pair.errors[number])
     noisy, inr, spectral, measured, truth, geometry = (
         torch.stack(part) for part in zip(*items, strict=True)
     )

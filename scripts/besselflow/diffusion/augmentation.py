@@ -1,0 +1,114 @@
+"""Views of a training patch: turned, stretched, mirrored, brighter or darker.
+
+Training volumes are few, and a network of millions of weights soon knows them by heart. The axial
+operator acts on every lateral position alike: what a lateral rotation or stretch makes of a volume
+is measured as the same rotation or stretch of its projections, so that the simulated acquisition of
+a turned volume is at hand without a new simulation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_WARPED_SHARE = 0.5
+# Largest logarithm of the stretch, of that of one axis against the other, and of the brightness.
+_STRETCH, _SQUEEZE, _GAIN = 0.25, 0.125, 0.4
+# A warped view is sampled from a window that is larger by this factor: the corners of a patch that
+# is turned and stretched lie outside of it. What is outside of the window is mirrored.
+_MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class View:
+    """How a patch is looked at.
+
+    Attributes
+    ----------
+    warp : tuple of tuple of float, or None
+        2 x 2 matrix that maps (x, y) of the view to (x, y) of the volume; None for the patch as
+        it lies there.
+    flipped : tuple of bool
+        Whether y and x are flipped.
+    transposed : bool
+        Whether y and x are exchanged.
+    upside_down : bool
+        Whether z is flipped.
+    gain : float
+        Factor of all intensities, which also is that of the noise.
+    """
+
+    warp: tuple[tuple[float, float], tuple[float, float]] | None
+    flipped: tuple[bool, bool]
+    transposed: bool
+    upside_down: bool
+    gain: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, stretched: bool = True) -> View:
+        """Draw a view; where the size of things must stay, it is turned but not stretched."""
+        warp = None
+        if rng.random() < _WARPED_SHARE:
+            angle = rng.uniform(0, 2 * math.pi)
+            zoom, ratio = rng.uniform(-_STRETCH, _STRETCH), rng.uniform(-_SQUEEZE, _SQUEEZE)
+            factors = np.exp((zoom + ratio, zoom - ratio)) if stretched else np.ones(2)
+            cosine, sine = math.cos(angle), math.sin(angle)
+            matrix = np.array([[cosine, -sine], [sine, cosine]]) * factors
+            warp = tuple(map(tuple, matrix.tolist()))
+        flipped = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
+        turns = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
+        return cls(warp, flipped, *turns, math.exp(rng.uniform(-_GAIN, _GAIN)))
+
+    def window(
+        self, corner: tuple[int, int], size: int, whole: tuple[int, int]
+    ) -> tuple[slice, slice]:
+        """Return the rows and columns that a view of a patch needs.
+
+        Parameters
+        ----------
+        corner : tuple of int
+            First row and column of the patch.
+        size : int
+            Its edge length.
+        whole : tuple of int
+            Rows and columns of the images.
+        """
+        if self.warp is None:
+            return tuple(slice(start, start + size) for start in corner)
+        needed = min(round(_MARGIN * size), *whole)
+        starts = [
+            min(max(start + size // 2 - needed // 2, 0), length - needed)
+            for start, length in zip(corner, whole, strict=True)
+        ]
+        return tuple(slice(start, start + needed) for start in starts)
+
+    def of(self, images: torch.Tensor, size: int) -> torch.Tensor:
+        """Return the view of a window, apart from the flip along z.
+
+        Parameters
+        ----------
+        images : torch.Tensor, shape (n, Y, X)
+            The window.
+        size : int
+            Edge length of the patch.
+
+        Returns
+        -------
+        torch.Tensor, shape (n, size, size)
+        """
+        if self.warp is not None:
+            # The coordinates of both images run from -1 to 1, whatever their size.
+            matrix = torch.zeros(1, 2, 3, device=images.device)
+            matrix[0, :, :2] = torch.tensor(self.warp) * (size / images.shape[-1])
+            grid = torch.nn.functional.affine_grid(matrix, [1, 1, size, size], align_corners=False)
+            images = torch.nn.functional.grid_sample(
+                images[None], grid, "bicubic", "reflection", align_corners=False
+            )[0]
+        images = images.flip(
+            [axis for axis, flip in zip((-2, -1), self.flipped, strict=True) if flip]
+        )
+        images = images.transpose(-2, -1) if self.transposed else images
+        return self.gain * images
