@@ -1,12 +1,14 @@
 """Compare the scores of the configurations of a grid: a table, a page and a plot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from besselflow.ablation import compare
 from besselflow.job import logger, run_script
+from besselflow.point_scan import POINT_SCANS
 from besselflow.report import write_ablation
 
 
@@ -14,6 +16,7 @@ def main(
     scores: Mapping[str, Path],
     variants: Mapping[str, Mapping[str, str]],
     steps_um: Mapping[str, float],
+    scans: Sequence[Path],
     table: Path,
     page: Path,
     plot: Path,
@@ -28,11 +31,20 @@ def main(
         Configuration -> ``changes``, and ``method`` whose scores stand for it.
     steps_um : mapping
         Sample -> median distance of its stage positions.
+    scans : sequence of path
+        Tables of the scores of point scans of the simulated samples; may be empty.
     table, page, plot : path
         CSV, HTML and PNG files to write.
     """
-    tables = {name: pd.read_csv(path, sep="\t") for name, path in scores.items()}
-    write_ablation(compare(tables, variants, steps_um), table, page, plot)
+    read = partial(pd.read_csv, sep="\t", dtype={"sample": str})
+    tables = {name: read(path) for name, path in scores.items()}
+    variants = dict(variants)
+    if scans:
+        scanned = pd.concat([read(path) for path in scans])
+        for name, changes in POINT_SCANS.items():
+            tables[name] = scanned
+            variants[name] = {"changes": changes, "method": name}
+    write_ablation(compare(tables, variants, steps_um), table, page, plot, list(POINT_SCANS))
     logger.info("the comparison: %s", page)
 
 
@@ -44,6 +56,7 @@ if __name__ == "__main__":
         scores=dict(zip(snakemake.params.variants, snakemake.input.scores, strict=True)),
         variants=snakemake.params.variants,
         steps_um=snakemake.params.steps_um,
+        scans=snakemake.input.scans,
         table=snakemake.output.table,
         page=snakemake.output.page,
         plot=snakemake.output.plot,

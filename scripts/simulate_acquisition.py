@@ -237,6 +237,7 @@ def sheet_row(
         "offset": f"{detector.offset:g}",
         "gain": f"{detector.gain:g}",
         "lateral_psf": lateral_psf,
+        "simulated": "yes" if files.acquisition and files.ground_truth else "",
     }
 
 

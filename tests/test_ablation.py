@@ -16,6 +16,7 @@ from besselflow.ablation import (
 )
 from besselflow.config import Config, load_config
 from besselflow.errors import InputError
+from besselflow.point_scan import POINT_SCANS
 from tiny_runs import ROOT
 
 BASE = load_config({"samples": "my.tsv", "results": "out", "seed": 7})
@@ -151,12 +152,30 @@ def test_comparison_is_written_as_table_page_and_plot(tmp_path):
         scores[name] = tmp_path / f"{name}.tsv"
         a_and_b(gain).to_csv(scores[name], sep="\t", index=False)
     paths = [tmp_path / name for name in ("table.csv", "table.html", "quality.png")]
-    ablation_script.main(scores, VARIANTS, STEPS, *paths)
+    ablation_script.main(scores, VARIANTS, STEPS, [], *paths)
     assert len(pd.read_csv(paths[0])) == 4
     page = paths[1].read_text(encoding="utf-8")
     assert "inr.width 64" in page and "<strong>32.00</strong>" in page
     assert "<strong>31.00</strong>" not in page
     assert paths[2].read_bytes().startswith(b"\x89PNG")
+    assert "point scan" not in page
+
+
+def test_point_scans_stand_beside_the_configurations(tmp_path):
+    scores, scans = tmp_path / "first.tsv", [tmp_path / f"scan-{name}.tsv" for name in "ac"]
+    a_and_b(0.0).to_csv(scores, sep="\t", index=False)
+    for path, sample, psnr in zip(scans, "ac", (38.0, 36.0), strict=True):
+        values = {(name, "psnr"): psnr + number for number, name in enumerate(POINT_SCANS)}
+        scores_of(**{sample: values}).to_csv(path, sep="\t", index=False)
+    paths = [tmp_path / name for name in ("table.csv", "table.html", "quality.png")]
+    ablation_script.main({"first": scores}, VARIANTS, STEPS, scans, *paths)
+    table = pd.read_csv(paths[0]).set_index(["configuration", "step_um"])["psnr"]
+    assert table["point-scan"].tolist() == [38.0, 36.0]
+    assert table["thin-slices"].tolist() == [40.0, 38.0]
+    page = paths[1].read_text(encoding="utf-8")
+    # They are compared with, and no choice: the best of the configurations stays marked.
+    assert "<strong>31.00</strong>" in page and "<strong>40.00</strong>" not in page
+    assert "what a point scan would have given in the same time" in page
 
 
 @pytest.mark.parametrize("metric", ["held_out_psnr", "coverage_90"])
@@ -164,7 +183,7 @@ def test_comparison_without_ground_truth(tmp_path, metric):
     path = tmp_path / "only.tsv"
     scores_of(a={("inr", metric): 3.25}).to_csv(path, sep="\t", index=False)
     paths = [tmp_path / name for name in ("table.csv", "table.html", "quality.png")]
-    ablation_script.main({"first": path}, VARIANTS, STEPS, *paths)
+    ablation_script.main({"first": path}, VARIANTS, STEPS, [], *paths)
     page = paths[1].read_text(encoding="utf-8")
     assert ("3.25" in page) == (metric == "held_out_psnr")
     assert ("No configuration has a score" in page) == (metric == "coverage_90")

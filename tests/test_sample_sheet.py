@@ -22,6 +22,7 @@ TEST = {
     "offset": "100",
     "gain": "",
     "lateral_psf": "",
+    "simulated": "",
 }
 TRAIN = TEST | {
     "sample": "t",
@@ -144,6 +145,19 @@ def test_lateral_blur(folder, cell, expected):
     assert sample.lateral_psf == (expected and expected.format(folder=folder))
 
 
+@pytest.mark.parametrize(("cell", "expected"), [("", False), ("no", False), ("Yes", True)])
+def test_simulated_acquisition(folder, cell, expected):
+    known = TEST | {"ground_truth": "a_truth.tif", "gain": "10", "simulated": cell}
+    assert read_sheet(write(folder, known)).samples[0].simulated == expected
+    assert not read_sheet(write(folder, TEST, header=HEADER[:-1])).samples[0].simulated
+
+
+def test_simulated_acquisition_needs_the_number_of_photons(folder):
+    row = TEST | {"ground_truth": "a_truth.tif", "simulated": "yes"}
+    (problem,) = read_sheet(write(folder, row)).problems
+    assert problem.column == "simulated" and "gain is missing" in problem.message
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message", "remedy"),
     [
@@ -187,6 +201,8 @@ def test_lateral_blur(folder, cell, expected):
         ("beam_profile", "b.csv", "neither a model nor an existing file", "box:6um"),
         ("lateral_psf", "b.tif", "neither a model nor an existing file", "gaussian:0.6um"),
         ("lateral_psf", "yes", "neither a model nor an existing file", "write beam, or"),
+        ("simulated", "maybe", "neither yes nor no", "write yes, or leave"),
+        ("simulated", "yes", "without the volume that it was computed from", "as ground_truth"),
         ("beam_profile", "b.tif:0.5um", "neither a model nor an existing file", "bead stack"),
     ],
 )
@@ -288,7 +304,7 @@ def test_wrong_separator_of_one_row(folder):
     path.write_text("\n".join([header, good, bad.replace("\t", ";")]))
     (problem,) = refusal(path)
     assert problem.row == 3
-    assert "the row has 1 cells, but the header has 12" in problem.message
+    assert f"the row has 1 cells, but the header has {len(HEADER)}" in problem.message
     assert "semicolons" in problem.remedy
 
 
@@ -311,8 +327,8 @@ def test_rows_of_wrong_length_are_listed_with_all_else(folder):
     path.write_text("\n".join(lines))
     found = refusal(path)
     assert [problem.row for problem in found] == [2, 3, 4]
-    assert "11 cells" in found[0].message
-    assert "13 cells" in found[1].message
+    assert f"{len(HEADER) - 1} cells" in found[0].message
+    assert f"{len(HEADER) + 1} cells" in found[1].message
     assert found[2].column == "gain"
 
 

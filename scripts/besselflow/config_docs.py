@@ -197,7 +197,8 @@ def config_schema() -> str:
 
 def sheet_template() -> str:
     """Return a sample sheet without samples: the header and two example rows as comments."""
-    test = [column.example for column in COLUMNS]
+    # Who fills in the sheet has acquisitions from a microscope.
+    test = ["" if column.name == "simulated" else column.example for column in COLUMNS]
     by_name = {
         "sample": "other-mouse",
         "ground_truth": "data/other-mouse_truth.tif",
@@ -206,6 +207,7 @@ def sheet_template() -> str:
         "stage_positions": "",
         "beam_profile": "",
         "lateral_psf": "",
+        "simulated": "",
     }
     train = [by_name.get(column.name, column.example) for column in COLUMNS]
     rows = [[column.name for column in COLUMNS], ["# " + test[0], *test[1:]]]

@@ -44,14 +44,18 @@ def test_a_wrong_grid_stops_its_own_target_only(facility):
 def test_configurations_are_run_and_compared(facility):
     write_grid(facility, GRID)
     dry = facility.run("ablation", "--dry-run")
-    assert job_counts(dry.stdout) == {"ablation": 1, "run_configuration": 2, "total": 3}
+    scanned = {"preprocess": 1, "convert_ground_truth": 1, "scan_points": 1}
+    counts = {"ablation": 1, "run_configuration": 2, "total": 6}
+    assert job_counts(dry.stdout) == counts | scanned
     first = facility.run("ablation")
     assert first.returncode == 0, first.stdout
     folder = facility.results / "ablation"
     table = pd.read_csv(folder / "table.csv")
-    assert table["configuration"].tolist() == ["published", "lines"]
-    assert table["method"].tolist() == ["microdiffusion", "interpolation"]
-    assert table["step_um"].tolist() == [6.0, 6.0] and table["samples"].tolist() == [1, 1]
+    # The acquisition was simulated, so that it is known what a point scan would have given.
+    scans = ["point-scan", "point-scan-denoised", "thin-slices"]
+    assert table["configuration"].tolist() == ["published", "lines", *scans]
+    assert table["method"].tolist() == ["microdiffusion", "interpolation", *scans]
+    assert set(table["step_um"]) == {6.0} and set(table["samples"]) == {1}
     assert table[["psnr", "psnr_3d", "ssim", "dice"]].notna().all(axis=None)
     assert (folder / "quality.png").stat().st_size > 1000
     assert "microdiffusion" in (folder / "table.html").read_text(encoding="utf-8")
@@ -61,7 +65,7 @@ def test_configurations_are_run_and_compared(facility):
     network = folder / "published" / "known" / "microdiffusion.safetensors"
     assert network.exists()
     # The results of the run itself were not asked for.
-    assert not (facility.results / "known").exists()
+    assert not (facility.results / "known" / "volume.ome.zarr").exists()
     assert not (facility.results / "report.html").exists()
     assert "Nothing to be done" in facility.run("ablation").stdout
 
@@ -73,5 +77,5 @@ def test_configurations_are_run_and_compared(facility):
     assert third.returncode == 0, third.stdout
     assert "running the configuration again" in third.stdout
     assert "running the configuration lines" not in third.stdout
-    assert len(pd.read_csv(folder / "table.csv")) == 3
+    assert len(pd.read_csv(folder / "table.csv")) == 6
     assert network.stat().st_mtime_ns == before

@@ -23,9 +23,38 @@ rule run_configuration:
         "../../scripts/run_configuration.py"
 
 
+# What the same microscope time would have given with a point scan: known where the acquisition was
+# computed from its ground truth.
+rule scan_points:
+    input:
+        projections=rules.preprocess.output.projections,
+        truth=rules.convert_ground_truth.output.truth,
+    output:
+        scores=f"{ABLATION}/point_scans/{{sample}}.tsv",
+    log:
+        f"{RESULTS}/{{sample}}/logs/scan_points.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/scan_points.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=CONFIG.variational.model_dump(),
+        ssim_window=CONFIG.evaluate.ssim_window,
+        seed=CONFIG.seed,
+    message:
+        "{wildcards.sample}: scanning the ground truth point by point in the same time"
+    script:
+        "../../scripts/scan_points.py"
+
+
 rule ablation:
     input:
         scores=scores_of_configurations,
+        scans=scores_of_point_scans,
     output:
         table=f"{ABLATION}/table.csv",
         page=report(

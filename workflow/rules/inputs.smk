@@ -242,6 +242,11 @@ def scores_of_configurations(wildcards):
     return [f"{ABLATION}/{name}.tsv" for name in grid()]
 
 
+def scores_of_point_scans(wildcards):
+    simulated = [name for name, row in RUN.tests.items() if row.simulated]
+    return [f"{ABLATION}/point_scans/{name}.tsv" for name in simulated]
+
+
 def acquisition_files(wildcards):
     """All files of the sheet: where one is newer, every configuration is run again."""
     tests = [*RUN.tests.values()]

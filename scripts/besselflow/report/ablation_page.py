@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,11 @@ _QUALITY = {
 
 
 def write_ablation(
-    table: pd.DataFrame, csv_path: Path | str, page_path: Path | str, plot_path: Path | str
+    table: pd.DataFrame,
+    csv_path: Path | str,
+    page_path: Path | str,
+    plot_path: Path | str,
+    references: Sequence[str] = (),
 ) -> None:
     """Write the comparison as a table, a page and a plot.
 
@@ -38,19 +43,23 @@ def write_ablation(
         As from `besselflow.ablation.compare`.
     csv_path, page_path, plot_path : path
         CSV, HTML and PNG files to write.
+    references : sequence of str
+        Rows of the table that are no configurations, but what these are to be compared with.
     """
     with atomic_path(csv_path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     metric = quality_metric(table)
-    draw = partial(draw_quality_by_step, table, metric, _QUALITY.get(metric, ""))
+    label = _QUALITY.get(metric, "")
+    draw = partial(draw_quality_by_step, table, metric, label, references)
     with atomic_path(plot_path) as temporary, open(temporary, "wb") as file:
         FigureCanvasAgg(draw(LIGHT)).print_png(file)
     columns = [(key, *_TITLES[key]) for key in _TITLES if key in table]
+    reference = table["configuration"].isin(references)
     best = {
         (key, step): scores.max()
         for key in _MARKED
         if key in table
-        for step, scores in table.groupby("step_um")[key]
+        for step, scores in table[~reference].groupby("step_um")[key]
     }
     write_page(
         page_path,
@@ -60,6 +69,7 @@ def write_ablation(
         rows=table.to_dict("records"),
         best=best,
         steps=sorted(set(table["step_um"])),
+        references=sorted(set(table["configuration"][reference])),
         plot=themed_figure(draw),
         csv_name=Path(csv_path).name,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -332,7 +333,11 @@ def draw_score_distribution(metrics: pd.DataFrame, final: str, theme: Theme) -> 
 
 
 def draw_quality_by_step(
-    table: pd.DataFrame, metric: str | None, label: str, theme: Theme
+    table: pd.DataFrame,
+    metric: str | None,
+    label: str,
+    references: Sequence[str],
+    theme: Theme,
 ) -> Figure:
     """Draw the quality of every configuration against the step of the stage.
 
@@ -342,6 +347,8 @@ def draw_quality_by_step(
         Columns ``configuration step_um`` and the metric; one row per configuration and step.
     metric, label : str
         Which column to draw, and what the axis calls it; without a metric, the axes stay empty.
+    references : sequence of str
+        Rows that are no configurations, drawn in grey.
     theme : Theme
         Colours.
     """
@@ -350,11 +357,17 @@ def draw_quality_by_step(
     axes.set_ylabel(label)
     if metric is None:
         return figure
-    names = list(dict.fromkeys(table["configuration"]))
+    rows_of = lambda name: table[table["configuration"] == name].sort_values("step_um")  # noqa: E731
+    present = list(dict.fromkeys(table["configuration"]))
+    names = [name for name in present if name not in references]
     for number, (name, marker) in enumerate(zip(names, cycle("osD^vPX<>*"), strict=False)):
-        rows = table[table["configuration"] == name].sort_values("step_um")
+        rows = rows_of(name)
         colour = colormaps["turbo"](0.08 + 0.84 * number / max(len(names) - 1, 1))
         axes.plot(rows["step_um"], rows[metric], color=colour, marker=marker, ms=5, label=name)
+    compared = [name for name in present if name in references]
+    for name, style in zip(compared, cycle(_LINE_STYLES), strict=False):
+        rows, grey = rows_of(name), theme.methods["interpolation"]
+        axes.plot(rows["step_um"], rows[metric], color=grey, ls=style, marker="+", ms=7, label=name)
     _legend_beside(axes, theme)
     return figure
 

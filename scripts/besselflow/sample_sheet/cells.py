@@ -160,6 +160,28 @@ def read_lateral(row: Row) -> str | None:
     )
 
 
+def read_simulated(row: Row) -> bool:
+    """Return whether the cell says yes; what can't be understood, or can't be so, is reported."""
+    answer = row.cells.get("simulated", "").lower()
+    if answer in ("", "no"):
+        return False
+    if answer != "yes":
+        row.report("simulated", "neither yes nor no", "write yes, or leave the cell empty")
+    elif not row.cells["ground_truth"]:
+        row.report(
+            "simulated",
+            "a simulated acquisition without the volume that it was computed from",
+            "write the path of that volume as ground_truth, or leave this cell empty",
+        )
+    elif not row.cells.get("gain"):
+        row.report(
+            "simulated",
+            "the gain is missing, and with it the number of photons",
+            "write the counts per photon as gain, or leave this cell empty",
+        )
+    return True
+
+
 def _read_optics(row: Row, column: str, remedy: str) -> str | None:
     """Return a model as it stands, or the absolute path of a file with the options behind it."""
     cell = row.cells[column]

@@ -115,6 +115,14 @@ COLUMNS = (
         "below. Empty: none.",
         "gaussian:0.6um",
     ),
+    Column(
+        "simulated",
+        False,
+        "",
+        "`yes` where the acquisition was computed from the ground truth, which is free of noise. "
+        "`snakemake ablation` compares such samples with point scans of the same time. Empty: no.",
+        "yes",
+    ),
 )
 
 ROLES = ("test", "train")

@@ -18,6 +18,7 @@ from besselflow.sample_sheet.cells import (
     read_detector,
     read_lateral,
     read_path,
+    read_simulated,
     read_voxel_size,
 )
 from besselflow.sample_sheet.columns import COLUMNS, RESERVED_NAMES, ROLES
@@ -61,6 +62,8 @@ class Sample:
     lateral_psf : str or None
         ``beam``, a model such as ``gaussian:0.6um``, or the absolute path of a TIFF as in
         `beam_profile`; None where there is no lateral blur.
+    simulated : bool
+        Whether the acquisition was computed from the ground truth.
     extra : dict of str to str
         Cells of further columns.
     """
@@ -76,6 +79,7 @@ class Sample:
     offset: float | None = None
     gain: float | None = None
     lateral_psf: str | None = None
+    simulated: bool = False
     extra: dict[str, str] = field(default_factory=dict)
 
 
@@ -212,9 +216,10 @@ def _understand(rows: list[Row]) -> list[Sample]:
         offset, gain = read_detector(row, "offset"), read_detector(row, "gain")
         paths = {column: read_path(row, column) for column in PATH_COLUMNS}
         beam, lateral = read_beam(row), read_lateral(row)
+        simulated = read_simulated(row)
         _check_needed(row)
-        parsed.append((row, voxel, offset, gain, paths, beam, lateral))
-    _check_leaks([(row, paths) for row, _, _, _, paths, _, _ in parsed])
+        parsed.append((row, voxel, offset, gain, paths, beam, lateral, simulated))
+    _check_leaks([(row, paths) for row, _, _, _, paths, *_ in parsed])
     known = {column.name for column in COLUMNS}
     return [
         Sample(
@@ -226,10 +231,11 @@ def _understand(rows: list[Row]) -> list[Sample]:
             offset=offset,
             gain=gain,
             lateral_psf=lateral,
+            simulated=simulated,
             extra={name: cell for name, cell in row.cells.items() if name not in known},
             **paths,
         )
-        for row, voxel, offset, gain, paths, beam, lateral in parsed
+        for row, voxel, offset, gain, paths, beam, lateral, simulated in parsed
         if not row.problems
     ]
 
