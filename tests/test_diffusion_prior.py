@@ -15,7 +15,7 @@ from besselflow.diffusion.assessment import assess, problem_of, unseen_part
 from besselflow.diffusion.calibration import Calibration, spread_of
 from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import DiffusionPrior, load_prior, save_prior
-from besselflow.diffusion.sampling import sample_posterior
+from besselflow.diffusion.sampling import DenoisedUnit, sample_posterior
 from tiny_priors import tiny_denoiser, toy_acquisition
 
 CPU = torch.device("cpu")
@@ -158,7 +158,7 @@ def test_errors_are_taken_where_nothing_was_learnt(acquisitions):
     unlearnt = slice(one.learnt_rows.stop, None)
     by_heart[:, unlearnt] = one.inr[:, unlearnt]
     known = {"a": replace(one, inr=by_heart)}
-    sampler = Refine(evaluations=1, samples=2)
+    sampler = Refine(evaluations=2, samples=2)
     honest, fooled = (
         assess(Denoiser([8, 16], 1, 0.2).eval(), {}, each, sampler, 1, CPU)
         for each in ({"a": one}, known)
@@ -202,8 +202,21 @@ def test_errors_are_those_of_the_denoiser_at_every_level(assessed):
     assert levels[0] == pytest.approx(0.003) and levels[-1] == pytest.approx(1.0)
     # White errors look the same through the projections.
     expected = 0.2 * levels / np.hypot(0.2, levels)
-    np.testing.assert_allclose(assessed.errors, expected, rtol=0.15)
-    assert assessed.error_at(0.2) == pytest.approx(0.2 / math.sqrt(2), rel=0.15)
+    np.testing.assert_allclose(assessed.errors, expected, rtol=0.3)
+    assert assessed.error_at(0.2) == pytest.approx(0.2 / math.sqrt(2), rel=0.3)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_noise_that_was_taken_over_is_nothing_that_data_can_correct(monkeypatch, share):
+    """An estimate that follows the data would follow their noise twice."""
+    acquisition = toy_acquisition(0, (24, 48, 40))
+    operator = acquisition.operator
+    noise = acquisition.projections - operator.forward(acquisition.truth)
+    followed = torch.from_numpy(acquisition.truth + share * operator.pinv(noise))
+    monkeypatch.setattr(DenoisedUnit, "denoise", lambda *_: followed)
+    sampler = Refine(evaluations=2, samples=2)
+    prior = assess(Denoiser([8, 16], 1, 0.2).eval(), {}, {"a": acquisition}, sampler, 1, CPU)
+    assert prior.errors == pytest.approx([1e-4] * 7)
 
 
 def test_calibrated_intervals_hold_their_share_of_the_errors(assessed, acquisitions):
@@ -223,7 +236,7 @@ def test_facts_of_an_assessment(assessed):
 
 
 def test_assessment_is_determined_by_the_seed(acquisitions):
-    sampler, one = Refine(evaluations=1, samples=2), {"a": acquisitions["a"]}
+    sampler, one = Refine(evaluations=2, samples=2), {"a": acquisitions["a"]}
     first, again, other = (
         assess(Denoiser([8, 16], 1, 0.2).eval(), {}, one, sampler, seed, CPU) for seed in (1, 1, 2)
     )

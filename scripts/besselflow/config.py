@@ -343,8 +343,10 @@ class Prior(Section):
 class Refine(Section):
     """Sampling from the diffusion model, and how far it is trusted."""
 
-    evaluations: Annotated[int, Field(ge=1, le=25)] = Field(
-        8, description="Network evaluations per slice and posterior sample."
+    evaluations: Annotated[int, Field(ge=2, le=25)] = Field(
+        8,
+        description="Network evaluations per slice and posterior sample. The first is shared by "
+        "all samples, and gives the posterior mean.",
     )
     samples: Positive = Field(
         4,

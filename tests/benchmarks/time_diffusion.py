@@ -21,8 +21,8 @@ from besselflow.config import Microdiffusion, Prior, Refine
 from besselflow.device import select_device
 from besselflow.diffusion.assessment import problem_of
 from besselflow.diffusion.geometry import Geometry
-from besselflow.diffusion.prior import HIGHEST_NOISE, LOWEST_NOISE, DiffusionPrior
-from besselflow.diffusion.sampling import sample_posterior
+from besselflow.diffusion.prior import BLIND, LOWEST_NOISE, DiffusionPrior
+from besselflow.diffusion.sampling import VIEWS, sample_posterior
 from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.diffusion.training import train_prior
 from besselflow.microdiffusion.sampling import SlicesProblem, sample_slices
@@ -64,11 +64,11 @@ def main(edge: int, batches: list[int], steps: int, samples: int, threads: int) 
             f"{peak_memory(device)}"
         )
     error = denoiser.inr_error
-    prior = DiffusionPrior(denoiser, [LOWEST_NOISE, HIGHEST_NOISE], [error, error])
+    prior = DiffusionPrior(denoiser, [LOWEST_NOISE, BLIND], [error, error])
     refine = Refine(samples=samples)
     sample = lambda: sample_posterior(problem_of(acquisition), prior, refine, 0, device)  # noqa: E731
     seconds = timed(sample, device)
-    evaluated = edge * refine.evaluations * samples
+    evaluated = edge * ((refine.evaluations - 1) * samples + len(VIEWS))
     print(
         f"sampling, {edge} x {edge} x {edge}, {samples} samples of {refine.evaluations} "
         f"evaluations: {seconds:.1f} s, {evaluated / seconds:.0f} slices/s{peak_memory(device)}"

@@ -13,14 +13,15 @@ import torch
 from besselflow.config import Refine
 from besselflow.diffusion.calibration import Calibration
 from besselflow.diffusion.network import Denoiser
-from besselflow.diffusion.prior import HIGHEST_NOISE, LOWEST_NOISE, DiffusionPrior
+from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE, DiffusionPrior
 from besselflow.diffusion.sampling import DenoisedUnit, RefinementProblem, sample_posterior
 from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.job import logger
 from besselflow.noise import pixel_variance
 
 _ACQUISITIONS, _WINDOW = 12, 64
-_ERROR_LEVELS = 7
+_ERROR_LEVELS = 6
+_SMALLEST_ERROR, _HIGHEST_WEIGHT = 1e-4, 0.999
 _IMAGES = ("truth", "inr", "spectral", "projections")
 
 
@@ -71,7 +72,9 @@ def assess(
     names = list(acquisitions)
     chosen = sorted({int(i) for i in np.linspace(0, len(names) - 1, _ACQUISITIONS)})
     parts = [unseen_part(acquisitions[names[index]], _WINDOW) for index in chosen]
-    prior = DiffusionPrior(denoiser, *_seen_errors(denoiser, parts, seed, device), dict(info))
+    prior = DiffusionPrior(
+        denoiser, *_correctable_errors(denoiser, parts, seed, device), dict(info)
+    )
     errors, inr_errors, spreads = [], [], []
     for number, (part, rows) in enumerate(parts, start=1):
         label = f"calibrating {number} of {len(parts)}"
@@ -90,15 +93,22 @@ def assess(
 
 
 @torch.no_grad()
-def _seen_errors(
+def _correctable_errors(
     denoiser: Denoiser,
     parts: list[tuple[SimulatedAcquisition, slice]],
     seed: int,
     device: torch.device,
 ) -> tuple[list[float], list[float]]:
-    """Return noise levels, and the error at each of them in what the projections see."""
-    levels = np.geomspace(LOWEST_NOISE, HIGHEST_NOISE, _ERROR_LEVELS).tolist()
-    squares = np.zeros((len(levels), len(parts)))
+    """Return noise levels, and the error at each of them that the data can correct.
+
+    The best estimate of a projection is some way from the denoiser's towards what was measured: the
+    share w of the residual that minimises the squared error. For an error of variance r^2 g in the
+    projections that is independent of their noise n, w is r^2 g / (r^2 g + n^2). The error r that
+    this gives for the measured w is what the data step may assume; it is smaller than the error
+    that there is, for the denoiser knows the data already, noise and all.
+    """
+    levels = [*np.geomspace(LOWEST_NOISE, HIGHEST_NOISE, _ERROR_LEVELS).tolist(), BLIND]
+    found = np.zeros((len(levels), len(parts)))
     for p, (part, rows) in enumerate(parts):
         unit = DenoisedUnit(problem_of(part), denoiser, device)
         truth = torch.from_numpy(part.truth).to(device)
@@ -106,9 +116,14 @@ def _seen_errors(
         generator = torch.Generator(device).manual_seed(seed)
         for number, level in enumerate(levels):
             noise = torch.randn(truth.shape, generator=generator, device=device)
-            error = unit.operator.forward(unit.denoise(truth + level * noise, level) - truth)
-            squares[number, p] = float(error[:, rows].square().mean()) / gain
-    return levels, np.sqrt(np.median(squares, axis=1)).tolist()
+            state = truth + level * noise
+            estimate = unit.blind() if level == BLIND else unit.denoise(state, level)
+            error = unit.operator.forward(estimate - truth)[:, rows]
+            residual = (unit.operator.forward(estimate) - unit.projections)[:, rows]
+            weight = float((error * residual).sum() / residual.square().sum().clamp(min=1e-30))
+            weight = min(max(weight, 0.0), _HIGHEST_WEIGHT)
+            found[number, p] = part.noise * math.sqrt(weight / (1 - weight) / gain)
+    return levels, np.maximum(np.median(found, axis=1), _SMALLEST_ERROR).tolist()
 
 
 def unseen_part(acquisition: SimulatedAcquisition, size: int) -> tuple[SimulatedAcquisition, slice]:

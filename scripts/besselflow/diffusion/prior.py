@@ -18,8 +18,10 @@ from besselflow.diffusion.calibration import Calibration
 from besselflow.diffusion.network import Denoiser
 from besselflow.store import atomic_path
 
-HIGHEST_NOISE = 1.0
-"""Noise level that leaves nothing of the state: far above the error of the INR."""
+BLIND = 1.0
+"""Stands for the noise level of an estimate without a state, in whose place the INR is given."""
+HIGHEST_NOISE = 0.3
+"""Highest noise level of a state: far above the error of the INR."""
 LOWEST_NOISE = 0.003
 """Lowest level that a denoiser is trained for."""
 
@@ -33,9 +35,10 @@ class DiffusionPrior:
     denoiser : Denoiser
         In evaluation mode.
     error_levels, errors : list of float
-        Noise levels, and the error of the denoiser at each of them on training volumes, in what
-        the projections see of it: the standard deviation of a white error that would change the
-        projections as much. Relative to the intensity scale.
+        Noise levels, and at each of them the error of the denoiser that the data can correct, in
+        volumes that it has not learnt: the standard deviation of a white error, independent of the
+        noise of the data, that would give the data the weight that they deserve. Relative to the
+        intensity scale.
     info : dict
         What it was trained on, settings, loss curve, duration.
     calibration : Calibration or None

@@ -1,19 +1,21 @@
 r"""Sample volumes from the prior, starting at the INR and agreeing with the data at every step.
 
-Sampling starts from :math:`x = v_\mathrm{INR} + \sigma_1 n` and walks down a geometric series of
-noise levels. At each level the denoiser estimates all slices of the unit, and the estimate D is
-replaced by the exact minimiser of
+The first estimate is made with the INR in the place of the state, and is the mean of those of four
+views, mirrored along y and x: the posterior mean. Each sample then starts from this estimate and
+noise, :math:`x = D_0 + \sigma_1 n`, and walks down a geometric series of noise levels. At each
+level the denoiser estimates all slices of the unit, and the estimate D is replaced by the exact
+minimiser of
 
 .. math:: \sum (A v - y)^2 / \sigma_y^2 + |v - D|^2 / r^2,
 
-with the measured noise :math:`\sigma_y^2` of each pixel and the error r of the denoiser in what the
-projections see. r is the larger of the error on training volumes and the error that the
-disagreement of D with the projections shows: on a sample unlike the training volumes the data weigh
-more. The step to the next level is ancestral (Song et al., Denoising diffusion implicit models,
-ICLR 2021, with eta = 1).
+with the measured noise :math:`\sigma_y^2` of each pixel and the error r of the denoiser that the
+data can correct. The denoiser has seen the data, so that its errors go along with their noise, and
+less is left to correct than its misfit suggests: how much, is measured on training volumes
+(`besselflow.diffusion.assessment`). On a sample unlike these, the disagreement of D with the
+projections shows a larger error, and the data weigh more. The step to the next level is ancestral
+(Song et al., Denoising diffusion implicit models, ICLR 2021, with eta = 1).
 
-The posterior mean is not the mean of the samples: where the state is noise alone, the denoiser
-estimates the mean itself. The mean of these estimates has the same expectation and a far smaller
+The mean of few samples would have the same expectation as the first estimate and a far larger
 variance (Rao-Blackwell); the spread of the samples is the standard deviation.
 """
 
@@ -30,11 +32,13 @@ from besselflow.config import Refine
 from besselflow.diffusion.blocks import Block, blend_window, lay_blocks
 from besselflow.diffusion.calibration import spread_of
 from besselflow.diffusion.network import Denoiser
-from besselflow.diffusion.prior import HIGHEST_NOISE, DiffusionPrior
+from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, DiffusionPrior
 from besselflow.job import Progress
 from besselflow.projection import AxialProjection
 
-_LAST_NOISE = 0.01
+VIEWS = ((), (-1,), (-2,), (-2, -1))
+"""Axes along which each view of the first estimate is mirrored."""
+_LAST_NOISE = 0.005
 _PIXELS_AT_ONCE = 4 * 128 * 128
 
 
@@ -102,34 +106,54 @@ class DenoisedUnit:
         self.operator, self.noise = problem.operator, problem.noise
         self.blocks = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
 
-    def denoise(self, state: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Estimate the clean volume from a state (Z, Y, X), blending neighbouring blocks."""
+    def blind(self) -> torch.Tensor:
+        """Estimate the posterior mean (Z, Y, X), with the INR in the place of a state."""
+        return sum(self.denoise(self.inr, BLIND, axes) for axes in VIEWS) / len(VIEWS)
+
+    def denoise(
+        self, state: torch.Tensor, sigma: float, mirrored: tuple[int, ...] = ()
+    ) -> torch.Tensor:
+        """Estimate the clean volume from a state (Z, Y, X), blending neighbouring blocks.
+
+        Parameters
+        ----------
+        state : torch.Tensor, shape (Z, Y, X)
+            The volume with noise.
+        sigma : float
+            Its level.
+        mirrored : tuple of int
+            Axes along which the denoiser sees everything mirrored.
+        """
         depth, height, width = state.shape
         window = blend_window(self.device)[:, None, None]
         total, weight = torch.zeros_like(state), torch.zeros(depth, 1, 1, device=self.device)
         count = max(1, _PIXELS_AT_ONCE // (height * width))
         for start in range(0, len(self.blocks), count):
             blocks = self.blocks[start : start + count]
-            for block, estimate in zip(blocks, self._estimate(state, sigma, blocks), strict=True):
+            estimates = self._estimate(state, sigma, blocks, mirrored)
+            for block, estimate in zip(blocks, estimates, strict=True):
                 inside, own = block.inside(depth)
                 total[inside] += window[own] * estimate[own]
                 weight[inside] += window[own]
         return total / weight
 
-    def _estimate(self, state: torch.Tensor, sigma: float, blocks: list[Block]) -> torch.Tensor:
+    def _estimate(
+        self, state: torch.Tensor, sigma: float, blocks: list[Block], mirrored: tuple[int, ...]
+    ) -> torch.Tensor:
         slices = torch.stack([block.slices for block in blocks]).to(self.device)
         nearest = torch.stack([block.nearest for block in blocks]).to(self.device)
         geometry = torch.stack([block.geometry for block in blocks]).to(self.device)
         filled = lambda value: torch.full((len(blocks),), value, device=self.device)  # noqa: E731
-        return self.denoiser(
-            state[slices],
+        estimates = self.denoiser(
+            state[slices].flip(mirrored),
             filled(float(sigma)),
-            self.inr[slices],
-            self.spectral[slices],
-            self.projections[nearest],
+            self.inr[slices].flip(mirrored),
+            self.spectral[slices].flip(mirrored),
+            self.projections[nearest].flip(mirrored),
             geometry,
             filled(float(self.noise)),
         )
+        return estimates.flip(mirrored)
 
     def agree(self, denoised: torch.Tensor, known: float) -> tuple[torch.Tensor, float]:
         """Make an estimate agree with the data.
@@ -139,7 +163,7 @@ class DenoisedUnit:
         denoised : torch.Tensor, shape (Z, Y, X)
             The estimate.
         known : float
-            Its error on training volumes.
+            Its error on training volumes that the data can correct.
 
         Returns
         -------
@@ -190,45 +214,42 @@ def sample_posterior(
     label : str
         What the progress lines call the work.
     """
-    unit, sigmas = DenoisedUnit(problem, prior.denoiser, device), noise_levels(settings.evaluations)
-    progress = Progress(label, settings.samples * len(sigmas))
-    blind, total, squares = (torch.zeros_like(unit.inr) for _ in range(3))
-    first, errors = None, {}
+    unit = DenoisedUnit(problem, prior.denoiser, device)
+    sigmas = noise_levels(settings.evaluations - 1)
+    progress = Progress(label, settings.samples * len(sigmas) + len(VIEWS))
+    blind = unit.blind()
+    mean, error = unit.agree(blind, prior.error_at(BLIND))
+    total, squares = torch.zeros_like(unit.inr), torch.zeros_like(unit.inr)
+    first, last_error = None, error
     for number in range(settings.samples):
         generator = torch.Generator(device).manual_seed((seed << 16) + number)
         draw = lambda g=generator: torch.randn(unit.inr.shape, generator=g, device=device)  # noqa: E731
-        state = unit.inr + sigmas[0] * draw()
+        state = blind + sigmas[0] * draw()
         for index, sigma in enumerate(sigmas):
-            denoised = unit.denoise(state, sigma)
-            if index == 0:
-                blind += denoised
-            estimate, errors[sigma] = unit.agree(denoised, prior.error_at(sigma))
+            estimate, last_error = unit.agree(unit.denoise(state, sigma), prior.error_at(sigma))
             if index + 1 < len(sigmas):
                 following = sigmas[index + 1]
                 fresh = following * math.sqrt(1 - (following / sigma) ** 2)
                 kept = math.sqrt(following**2 - fresh**2)
                 state = estimate + (kept / sigma) * (state - estimate) + fresh * draw()
-            progress.update(number * len(sigmas) + index + 1)
+            progress.update(len(VIEWS) + number * len(sigmas) + index + 1)
         first = estimate.clone() if first is None else first
         total += estimate
         squares += estimate.square()
     count = settings.samples
     variance = (squares / count - (total / count).square()).clamp(min=0)
     spread = spread_of((variance * count / max(count - 1, 1)).cpu().numpy())
-    mean, error = unit.agree(blind / count, prior.error_at(sigmas[0]))
     record = {
-        "evaluations": len(sigmas),
+        "evaluations": settings.evaluations,
         "samples": count,
         "assumed_error": error,
-        "training_error": prior.error_at(sigmas[0]),
-        "assumed_error_of_a_sample": errors[sigmas[-1]],
+        "training_error": prior.error_at(BLIND),
+        "assumed_error_of_a_sample": last_error,
     }
     std = spread if prior.calibration is None else prior.calibration(spread)
     return Posterior(mean.cpu().numpy(), spread, std, first.cpu().numpy(), record)
 
 
-def noise_levels(evaluations: int) -> list[float]:
-    """Return the noise levels of the network evaluations, falling, relative to the scale."""
-    if evaluations == 1:
-        return [HIGHEST_NOISE]
-    return np.geomspace(HIGHEST_NOISE, _LAST_NOISE, evaluations).tolist()
+def noise_levels(count: int) -> list[float]:
+    """Return the noise levels of the states of a sample, falling, relative to the scale."""
+    return np.geomspace(HIGHEST_NOISE, _LAST_NOISE, count).tolist()

@@ -16,13 +16,13 @@ from besselflow.device import compute_precision
 from besselflow.diffusion.augmentation import View
 from besselflow.diffusion.blocks import CONTEXT, NEAREST, REACH, SLICES, Block, lay_blocks
 from besselflow.diffusion.network import Denoiser
-from besselflow.diffusion.prior import HIGHEST_NOISE, LOWEST_NOISE
+from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE
 from besselflow.diffusion.simulation import SimulatedAcquisition, facts_of
 from besselflow.fingerprint import fingerprint
 from besselflow.optimisation import MovingAverage, Plan, optimise
 
-# Share of the training blocks at the highest noise level. The estimate there is the posterior mean
-# of the volume, the figure that the prior is judged by, and the hardest to learn.
+# Share of the training blocks that are estimated without a state. The estimate is the posterior
+# mean of the volume, the figure that the prior is judged by, and the hardest to learn.
 _BLIND_SHARE = 0.5
 _WARM_UP_STEPS = 50
 _AVERAGE_DECAY = 0.98
@@ -214,13 +214,14 @@ def _draw_batch(
         volumes = [v[:, *window][seen] for v in (pair.truth, pair.inr, pair.spectral)]
         images = view.of(torch.cat([*volumes, pair.projections[:, *window][near]]), patch)
         truth, inr, spectral, measured = images.split([CONTEXT] * 3 + [NEAREST])
-        level = HIGHEST_NOISE
+        level, state = BLIND, inr
         if rng.random() >= _BLIND_SHARE:
             level = math.exp(rng.uniform(*np.log((LOWEST_NOISE, HIGHEST_NOISE))))
-        # The mirrored slices beyond the ends share the noise of those inside.
-        first = (block.slices[:, None] == block.slices).int().argmax(dim=1).to(device)
-        noise = torch.randn(truth.shape, generator=generator, device=device)[first]
-        tensors = (truth + level * noise, inr, spectral, measured, truth)
+            # The mirrored slices beyond the ends share the noise of those inside.
+            first = (block.slices[:, None] == block.slices).int().argmax(dim=1).to(device)
+            noise = torch.randn(truth.shape, generator=generator, device=device)[first]
+            state = truth + level * noise
+        tensors = (state, inr, spectral, measured, truth)
         geometry = block.geometry.to(device)
         if view.upside_down:
             geometry = geometry.flip(0, 1)
