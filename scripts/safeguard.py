@@ -11,7 +11,7 @@ import numpy as np
 
 from besselflow.config import Refine, Tiling
 from besselflow.diffusion.safeguard import PRIOR, mix, stacking_weights
-from besselflow.held_out import take
+from besselflow.held_out import ask, deciding, questions_of, take
 from besselflow.job import logger, run_script
 from besselflow.noise import pixel_variance
 from besselflow.store import Projections, UnitWriter, open_projections, open_units
@@ -137,7 +137,8 @@ def weights_by_prediction(check: Check, acquisition: Projections) -> list[dict[s
     region = (slice(*taken["y"]), slice(*taken["x"]))
     every = list(range(len(acquisition.positions_um)))
     whole = take(acquisition, every, taken["t"], region)
-    operator, question = whole.operator, question_of(taken)
+    operator, questions = whole.operator, questions_of(taken)
+    question = questions[deciding(questions)]
     tiling, shape = check.tiling, thinned.data.shape
     units = list_units(shape, tiling.tile, tiling.halo)
     shape = (*shape[:2], thinned.grid.n_slices, *shape[3:])
@@ -168,27 +169,6 @@ def weights_by_prediction(check: Check, acquisition: Projections) -> list[dict[s
             )
         )
     return weights
-
-
-def question_of(taken: dict) -> np.ndarray:
-    """Return which combinations of projections the methods did not see, shape (n, P).
-
-    They are the differences of folded neighbours: where light lies within the length of a beam.
-    Where none are folded, they are the withheld projections.
-    """
-    folded, withheld = taken["folded"], taken["projections"]
-    count = 1 + max([*withheld, *(pair[1] for pair in folded)])
-    question = np.zeros((len(folded) or len(withheld), count))
-    for row, pair in zip(question, folded, strict=False):
-        row[pair] = 1.0, -1.0
-    if not folded:
-        question[np.arange(len(withheld)), withheld] = 1.0
-    return question
-
-
-def ask(question: np.ndarray, projections: np.ndarray) -> np.ndarray:
-    """Combine projections (P, y, x) as the rows of a question (n, P) do, P or fewer."""
-    return np.tensordot(question, projections[: question.shape[1]], axes=1)
 
 
 def sources_of(paths, prefix: str = "") -> Sources:

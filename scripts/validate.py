@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from besselflow.config import Tiling
-from besselflow.held_out import COLUMNS, prediction_errors, rank_predictions
+from besselflow.held_out import COLUMNS, FOLDED, WITHHELD, prediction_errors, rank_predictions
 from besselflow.job import logger, run_script
 from besselflow.metrics import METRIC_COLUMNS
 from besselflow.store import (
@@ -120,7 +120,9 @@ def main(
     errors = pd.DataFrame(columns=COLUMNS)
     if held_out is not None:
         errors = score_predictions(held_out, measured, noise, sample)
-    for each in rank_predictions(errors):
+    for each in rank_predictions(errors, FOLDED):
+        metrics[each.method]["folded_psnr"] = each.psnr
+    for each in rank_predictions(errors, WITHHELD):
         metrics[each.method]["held_out_psnr"] = each.psnr
         if each.chi2 is not None:
             metrics[each.method]["held_out_chi2"] = each.chi2
@@ -160,7 +162,7 @@ def depth_rows(sample: str, method: str, measured: Projections, found: Examinati
 def score_predictions(
     held_out: HeldOut, measured: Projections, noise: Noise | None, sample: str
 ) -> pd.DataFrame:
-    """Join the units of every method and compare their projections with the withheld ones."""
+    """Join the units of every method and compare their predictions with what was kept from it."""
     thinned = open_projections(held_out.projections)
     tiling, shape = held_out.tiling, thinned.data.shape
     units = list_units(shape, tiling.tile, tiling.halo)

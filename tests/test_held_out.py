@@ -10,15 +10,21 @@ from besselflow.beam import box_profile
 from besselflow.held_out import (
     COLUMNS,
     FEWEST_PROJECTIONS,
+    FOLDED,
+    WITHHELD,
+    ask,
     choose_region,
+    deciding,
     left_out_projections,
     prediction_errors,
+    questions_of,
     rank_predictions,
     take,
     thin,
 )
 from besselflow.projection import AxialGrid
 from besselflow.store import Projections, open_projections, write_projections
+from besselflow.thinning import Thinning
 from besselflow.validation import Noise
 
 SHAPE = (1, 1, 50, 60, 64)
@@ -125,14 +131,14 @@ class Predicted:
         empty = acquisition(np.zeros((1, 1, len(POSITIONS), *SHAPE[3:])))
         self.clean = empty.operator.forward(self.true)
         self.measured = acquisition(self.clean + rng.normal(0, SIGMA, self.clean.shape))
-        self.thinned = thin(self.measured, 4, 1000)
         flat = da.full(SHAPE, 25.0, dtype="float32")
         self.noise = Noise(flat, np.full((1, 1), SIGMA**2), np.full((1, 1), 25.0))
 
-    def errors(self, noise=True, **shifts):
+    def errors(self, noise=True, every=4, **shifts):
         volumes = {name: da.from_array(self.true + shift) for name, shift in shifts.items()}
         noise = self.noise if noise else None
-        return prediction_errors(volumes, self.thinned, self.measured, noise, "s")
+        thinned = thin(self.measured, every, 1000)
+        return prediction_errors(volumes, thinned, self.measured, noise, "s")
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +173,38 @@ def test_what_the_noise_hides_is_a_tie(predicted):
 def test_without_noise_methods_are_ranked_all_the_same(predicted):
     ranking = rank_predictions(predicted.errors(noise=False, true=0, bright=1.5))
     assert [(each.method, each.chi2) for each in ranking] == [("true", None), ("bright", None)]
+
+
+def test_where_neighbours_are_folded_their_difference_decides(predicted):
+    """What is too bright everywhere is wrong about what was withheld, and right about these."""
+    tilt = np.linspace(-4, 4, SHAPE[2], dtype="float32")[:, None, None]
+    table = predicted.errors(every=5, true=0, bright=3, tilted=tilt)
+    folded = table[table["question"] == FOLDED]
+    assert set(table["question"]) == {WITHHELD, FOLDED}
+    pairs = Thinning.of(len(POSITIONS), 5).folded
+    assert set(folded["projection"]) == {first for first, _ in pairs}
+    assert set(folded["z_um"]) == {float(POSITIONS[list(pair)].mean()) for pair in pairs}
+    # The noise of a difference is that of both.
+    np.testing.assert_allclose(folded["noise_variance"], 2 * SIGMA**2, rtol=0.02)
+    ranking = rank_predictions(table)
+    assert {each.question for each in ranking} == {FOLDED}
+    assert [each.tied for each in ranking] == [True, True, False]
+    assert ranking[2].method == "tilted"
+    withheld = rank_predictions(table, WITHHELD)
+    assert withheld[0].method == "true" and withheld[-1].method == "bright"
+    tilted = next(each for each in ranking if each.method == "tilted")
+    step = float(POSITIONS[1] - POSITIONS[0]) * 8 / (SHAPE[2] - 1)
+    assert tilted.chi2 == pytest.approx(1 + step**2 / (2 * SIGMA**2), rel=0.15)
+
+
+def test_the_questions_are_rows_of_weights():
+    stack = np.random.default_rng(0).random((12, 3, 4))
+    asked = questions_of({"projections": [2, 6, 10], "folded": []})
+    assert list(asked) == [WITHHELD] and deciding(asked) == WITHHELD
+    np.testing.assert_array_equal(ask(asked[WITHHELD], stack), stack[[2, 6, 10]])
+    asked = questions_of({"projections": [3, 9], "folded": [[6, 7]]})
+    assert deciding(asked) == FOLDED
+    np.testing.assert_array_equal(ask(asked[FOLDED], stack), stack[[6]] - stack[[7]])
 
 
 def test_nothing_withheld_is_nothing_ranked(predicted):

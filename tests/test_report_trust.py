@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from besselflow.held_out import COLUMNS, Prediction
+from besselflow.held_out import COLUMNS, FOLDED, WITHHELD, Prediction
 from besselflow.report import SampleStatus, write_cohort_report, write_sample_report
 from besselflow.report.trust import describe_ranking, describe_unseen
 from besselflow.report.verdict import Suspect, write_verdict
@@ -14,7 +14,7 @@ from test_report import Page, check_page
 ERRORS = {"interpolation": 9.0, "spectral": 6.0, "inr": 4.4, "diffusion": 4.4001}
 
 
-def write_errors(path, sample):
+def write_errors(path, sample, question=WITHHELD):
     """Write the errors of predictions: two projections, four blocks, noise of variance 4."""
     rows = []
     for method, error in ERRORS.items():
@@ -23,7 +23,8 @@ def write_errors(path, sample):
                 # The blocks of diffusion vary in the other direction, which makes it a tie.
                 mse = error + (-1) ** (block + (method == "diffusion")) / 20
                 z_um = 6.0 * projection
-                rows.append((sample, method, 0, projection, z_um, block, mse, 4.0, 100.0))
+                values = (0, projection, z_um, block, mse, 4.0, 100.0)
+                rows.append((sample, method, question, *values))
     pd.DataFrame(rows, columns=COLUMNS).to_csv(path, sep="\t", index=False)
 
 
@@ -33,6 +34,9 @@ def results(tmp_path_factory):
     inputs = write_sample(folder, "ranked", has_truth=False)
     write_errors(inputs.validation.held_out, "ranked")
     write_sample_report(folder / "ranked" / "report.html", inputs)
+    folded = write_sample(folder, "folded", has_truth=False)
+    write_errors(folded.validation.held_out, "folded", FOLDED)
+    write_sample_report(folder / "folded" / "report.html", folded)
     gaps = write_sample(folder, "gaps", sizes=Sizes(slices=30, step=9))
     write_sample_report(folder / "gaps" / "report.html", gaps)
     return folder
@@ -46,6 +50,15 @@ def test_the_ranking_is_told_in_plain_words(results):
     assert "a hint, not as the figure to choose by" in page.text
     assert "1.3 dB behind" in page.text and "3.1 dB behind" in page.text
     assert "no clear difference" in page.text
+
+
+def test_where_neighbours_were_folded_the_page_says_what_was_asked(results):
+    page = Page(results / "folded" / "report.html")
+    check_page(page)
+    assert "told best how neighbouring projections differ" in page.text
+    assert "places light within the length of a beam" in page.text
+    assert "of what was predicted against how neighbouring projections really differ" in page.text
+    assert "withheld projections" not in page.text
 
 
 def test_without_a_ranking_the_page_says_why(results):
@@ -80,8 +93,8 @@ def test_unseen_slices_are_listed(results):
     assert describe_unseen(seen) is None
 
 
-def prediction(method, psnr, tied=False, chi2=1.5):
-    return Prediction(method, psnr, chi2, tied)
+def prediction(method, psnr, tied=False, chi2=1.5, question=WITHHELD):
+    return Prediction(method, question, psnr, chi2, tied)
 
 
 RANKING = [prediction("inr", 31.0, True), prediction("spectral", 30.9, True)]
@@ -94,8 +107,14 @@ RANKING = [prediction("inr", 31.0, True), prediction("spectral", 30.9, True)]
         (RANKING[:1], "inr", "best is inr."),
         ([prediction("inr", 20.0, True, 21.0)], "inr", "wrong by 21 times the noise"),
         (RANKING, "spectral", "best is inr, and spectral can't be told from it."),
-        ([*RANKING, prediction("diffusion", 29.5)], "diffusion", "them 1.5 dB worse"),
+        ([*RANKING, prediction("diffusion", 29.5)], "diffusion", "diffusion, was 1.5 dB worse"),
         (RANKING, "diffusion", "diffusion, was not asked"),
+        (RANKING, "inr", "that predicted the withheld projections best is inr"),
+        (
+            [prediction("inr", 31.0, True, question=FOLDED)],
+            "inr",
+            "told best how neighbouring projections differ, of which it was shown the mean alone,",
+        ),
     ],
 )
 def test_the_final_method_is_compared_with_the_best(ranking, final, words):
@@ -108,7 +127,7 @@ def test_the_verdict_says_that_another_method_predicts_better():
     suspect = Suspect(3, "there")
     verdict = write_verdict(scores, "diffusion", False, None, suspect, ranking)
     assert "explains the measured projections" in verdict.sentence
-    assert "inr predicts withheld projections 1.5 dB better" in verdict.sentence
+    assert "inr predicts what was kept from it 1.5 dB better" in verdict.sentence
     tied = write_verdict(
         {"spectral": scores["diffusion"]}, "spectral", False, None, suspect, RANKING
     )

@@ -267,14 +267,6 @@ def facility(request, tmp_path_factory):
     return Facility(tmp_path_factory.mktemp("safeguard"), request.param)
 
 
-def test_volumes_are_asked_for_what_they_did_not_see():
-    stack = np.arange(12.0)[:, None, None] ** 2 + np.zeros((12, 2, 3))
-    withheld = safeguard.question_of({"projections": [2, 6, 10], "folded": []})
-    np.testing.assert_array_equal(safeguard.ask(withheld, stack), stack[[2, 6, 10]])
-    folded = safeguard.question_of({"projections": [3, 9], "folded": [[6, 7]]})
-    np.testing.assert_array_equal(safeguard.ask(folded, stack), stack[[6]] - stack[[7]])
-
-
 @pytest.mark.parametrize("shard", [0, 1])
 def test_each_channel_follows_what_predicts_it_best(facility, shard):
     found = facility.run(shard, Refine())

@@ -1,23 +1,22 @@
 r"""Projections that are left out, predicted, and compared: a ranking without ground truth.
 
-Every k-th projection is withheld, all methods reconstruct from the others, and the beam's operator
-predicts from each volume what the withheld projections should show. Their mean squared error is the
-noise plus the error of the prediction, the same noise for all methods, so that the order of the
-errors is the order of the predictions.
+Every k-th projection is withheld, and from every 5th on, pairs of neighbours between them are folded
+into their mean (`besselflow.thinning`). All methods reconstruct from what is left, and the beam's
+operator predicts from each volume what the *withheld* projections should show, and how the *folded*
+neighbours should differ. The mean squared error is the noise plus the error of the prediction, the
+same noise for all methods, so that the order of the errors is the order of the predictions.
 
-From every 5th on, pairs of neighbours between them are folded into their mean, too
-(`besselflow.thinning`): what a method makes of them decides how far a prior is followed.
-
-What the ranking does not test: a withheld projection asks how well a method bridges the depth that
-was left between its neighbours, in an acquisition that is coarser than the real one. It can't see
-how light is placed *within* the depth of one beam, which is half of what a reconstruction has to
-do, and where the real acquisition has no gaps, the thinned one may have some.
+A withheld projection asks how well a method bridges the depth that was left between its neighbours,
+in an acquisition that is coarser than the real one. On sparse samples nobody can know, and who
+predicts least errs least. The difference of folded neighbours asks how light is placed *within* the
+length of a beam, which is what a reconstruction is for: where there are such pairs, they decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -30,7 +29,11 @@ from besselflow.validation import Noise
 FEWEST_PROJECTIONS = 8
 """With fewer, too little is left to reconstruct from once some are withheld."""
 
-COLUMNS = ["sample", "method", "c", "projection", "z_um", "block", "mse", "noise_variance", "peak"]
+WITHHELD, FOLDED = "withheld", "folded"
+COLUMNS = [
+    *("sample", "method", "question", "c", "projection", "z_um", "block"),
+    *("mse", "noise_variance", "peak"),
+]
 _BLOCKS_PER_EDGE = 4
 _TIED_BELOW_ERRORS = 2.0
 
@@ -146,6 +149,37 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
     )
 
 
+def questions_of(taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the combinations of projections that the methods did not see.
+
+    Parameters
+    ----------
+    taken : mapping
+        Attribute ``held_out`` of what `thin` returned.
+
+    Returns
+    -------
+    dict
+        `WITHHELD` -> projections, `FOLDED` -> differences of neighbours, as far as there are any:
+        rows of weights of the projections, shape (n, P) up to the last that is asked for.
+    """
+    withheld, folded = taken["projections"], taken["folded"]
+    identity = np.eye(1 + max([*withheld, *(p for pair in folded for p in pair)]))
+    questions = {WITHHELD: identity[withheld]}
+    questions[FOLDED] = np.array([identity[a] - identity[b] for a, b in folded])
+    return {name: rows for name, rows in questions.items() if len(rows)}
+
+
+def deciding(questions: Collection[str]) -> str:
+    """Return which of the questions that were asked decides."""
+    return FOLDED if FOLDED in questions else WITHHELD
+
+
+def ask(question: np.ndarray, projections: np.ndarray) -> np.ndarray:
+    """Combine projections (P, y, x) as the rows of a question (n, P) do, P or fewer."""
+    return np.tensordot(question, projections[: question.shape[1]], axes=1)
+
+
 def prediction_errors(
     volumes: Mapping[str, da.Array],
     thinned: Projections,
@@ -153,7 +187,7 @@ def prediction_errors(
     noise: Noise | None,
     sample: str,
 ) -> pd.DataFrame:
-    """Compare the withheld projections with what volumes predict of them.
+    """Compare what the methods did not see with what their volumes predict of it.
 
     Parameters
     ----------
@@ -171,42 +205,47 @@ def prediction_errors(
     Returns
     -------
     pandas.DataFrame
-        Columns `COLUMNS`: for every method, channel, withheld projection and block of a lateral
-        grid of 4 x 4, the mean squared error and the mean noise variance (intensity squared; NaN
-        where unknown), and the brightest pixel of the channel's withheld projections.
+        Columns `COLUMNS`: for every method, question, channel, withheld projection or first of a
+        folded pair, and block of a lateral grid of 4 x 4, the mean squared error and the mean noise
+        variance (intensity squared; NaN where unknown), and the brightest pixel of the channel's
+        withheld projections.
     """
     taken = thinned.attributes["held_out"]
     region, t = (slice(*taken["y"]), slice(*taken["x"])), taken["t"]
-    withheld = take(projections, taken["projections"], t, region)
-    operator = withheld.operator
+    whole = take(projections, list(range(len(projections.positions_um))), t, region)
+    operator, questions = whole.operator, questions_of(taken)
     rows = []
-    for c in range(withheld.data.shape[1]):
-        measured = np.asarray(withheld.data[0, c], dtype=np.float64)
+    for c in range(whole.data.shape[1]):
+        measured = np.asarray(whole.data[0, c], dtype=np.float64)
         variance = np.full(measured.shape, np.nan)
         if noise is not None:
             variance = noise.variance_of(t, c, operator, *region)
-        peak = float(measured.max())
+        peak = float(measured[taken["projections"]].max())
         for method, volume in volumes.items():
             predicted = operator.forward(np.asarray(volume[0, c]))
-            squares = _block_means(np.square(predicted - measured))
-            for p, index in enumerate(taken["projections"]):
-                z_um = withheld.positions_um[p]
-                blocks = zip(squares[p], _block_means(variance)[p], strict=True)
-                rows += [
-                    (sample, method, c, index, z_um, block, *values, peak)
-                    for block, values in enumerate(blocks)
-                ]
+            for name, question in questions.items():
+                squares = _block_means(np.square(ask(question, predicted - measured)))
+                variances = _block_means(ask(np.square(question), variance))
+                for weights, *values in zip(question, squares, variances, strict=True):
+                    index = int(np.argmax(weights))
+                    z_um = np.average(whole.positions_um[: len(weights)], weights=np.abs(weights))
+                    rows += [
+                        (sample, method, name, c, index, z_um, block, *pair, peak)
+                        for block, pair in enumerate(zip(*values, strict=True))
+                    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """How well a method predicted the withheld projections.
+    """How well a method predicted what it did not see.
 
     Attributes
     ----------
     method : str
         Its name.
+    question : str
+        What it was asked, `WITHHELD` or `FOLDED`.
     psnr : float
         Peak signal-to-noise ratio in dB over the brightest withheld pixel, mean over channels.
     chi2 : float or None
@@ -218,19 +257,24 @@ class Prediction:
     """
 
     method: str
+    question: str
     psnr: float
     chi2: float | None
     tied: bool
 
 
-def rank_predictions(table: pd.DataFrame) -> list[Prediction]:
-    """Order methods by how well they predicted the withheld projections, the best first.
+def rank_predictions(table: pd.DataFrame, question: str | None = None) -> list[Prediction]:
+    """Order methods by how well they predicted what they did not see, the best first.
 
     Parameters
     ----------
     table : pandas.DataFrame
         What `prediction_errors` returned; may be empty.
+    question : str or None
+        `WITHHELD` or `FOLDED`; None for the one that decides.
     """
+    question = question or deciding(set(table["question"]))
+    table = table[table["question"] == question]
     if table.empty:
         return []
     relative = table.assign(error=table["mse"] / table["peak"] ** 2)
@@ -246,7 +290,7 @@ def rank_predictions(table: pd.DataFrame) -> list[Prediction]:
         behind = errors[method] - errors[best]
         error = behind.std() / np.sqrt(len(behind))
         tied = bool(behind.mean() <= _TIED_BELOW_ERRORS * error)
-        ranking.append(Prediction(str(method), float(value), chi2, tied))
+        ranking.append(Prediction(str(method), question, float(value), chi2, tied))
     return ranking
 
 

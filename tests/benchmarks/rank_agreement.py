@@ -1,7 +1,9 @@
-"""Compare the ranking of methods by withheld projections with that by ground truth.
+"""Compare rankings of methods without ground truth with that by ground truth.
 
-For every sample that has both, it prints the two orders, their rank correlations (Spearman's rho,
-Kendall's tau), and how much PSNR a user would lose who chose the method by its predictions alone.
+There are two: by the differences of folded neighbours, which decides in the reports, and by
+withheld projections. For every sample, it prints each order and that by PSNR, their rank
+correlations (Spearman's rho, Kendall's tau), and how much PSNR a user would lose who chose the
+method by its predictions alone.
 """
 
 import argparse
@@ -15,6 +17,8 @@ from scipy.stats import kendalltau, spearmanr
 
 METRICS = Path(__file__).parents[2] / "bench" / "results" / "metrics.tsv"
 GOOD_ENOUGH_DB = 0.2
+QUESTIONS = {"folded_psnr": "folded neighbours", "held_out_psnr": "withheld projections"}
+"""Metric -> what the methods were asked."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,24 @@ class Agreement:
     loss_db: float
 
 
-def compare_rankings(metrics: pd.DataFrame) -> list[Agreement]:
-    """Compare the rankings of every sample with ground truth and withheld projections.
+def compare_rankings(metrics: pd.DataFrame, score: str) -> list[Agreement]:
+    """Compare the rankings of every sample with ground truth and predictions.
 
     Parameters
     ----------
     metrics : pandas.DataFrame
-        Columns ``sample method metric value``; the metrics used are ``psnr`` and ``held_out_psnr``.
+        Columns ``sample method metric value``.
+    score : str
+        Which of `QUESTIONS` is compared with ``psnr``.
     """
-    chosen = metrics[metrics["metric"].isin(["psnr", "held_out_psnr"])]
+    chosen = metrics[metrics["metric"].isin(["psnr", score])]
     found = []
     for sample, table in chosen.groupby("sample", sort=False):
         wide = table.pivot(index="method", columns="metric", values="value").dropna()
-        if not {"psnr", "held_out_psnr"} <= set(wide.columns) or wide.empty:
+        if not {"psnr", score} <= set(wide.columns) or wide.empty:
             continue
         truth, prediction = (
-            wide[column].sort_values(ascending=False) for column in ("psnr", "held_out_psnr")
+            wide[column].sort_values(ascending=False) for column in ("psnr", score)
         )
         several = len(wide) > 1
         found.append(
@@ -65,24 +71,22 @@ def compare_rankings(metrics: pd.DataFrame) -> list[Agreement]:
                 list(prediction.index),
                 list(truth.index),
                 float(spearmanr(wide).statistic) if several else np.nan,
-                float(kendalltau(wide["psnr"], wide["held_out_psnr"]).statistic)
-                if several
-                else np.nan,
+                float(kendalltau(wide["psnr"], wide[score]).statistic) if several else np.nan,
                 float(truth.iloc[0] - truth[prediction.index[0]]),
             )
         )
     return found
 
 
-def format_agreement(found: list[Agreement]) -> str:
+def format_agreement(found: list[Agreement], question: str) -> str:
     """Return the comparison as text."""
-    lines = []
+    lines = [f"ranking by {question}"]
     for each in found:
         verdict = "good enough" if each.loss_db <= GOOD_ENOUGH_DB else "not good enough"
         lines += [
             each.sample,
-            f"  by withheld projections: {' > '.join(each.by_prediction)}",
-            f"  by ground truth (PSNR):  {' > '.join(each.by_truth)}",
+            f"  by prediction:          {' > '.join(each.by_prediction)}",
+            f"  by ground truth (PSNR): {' > '.join(each.by_truth)}",
             f"  Spearman {each.spearman:.2f}, Kendall {each.kendall:.2f}; choosing "
             f"{each.by_prediction[0]} loses {each.loss_db:.2f} dB: {verdict}",
         ]
@@ -100,12 +104,15 @@ def main(path: Path) -> int:
     if not path.exists():
         print(f"{path} is missing; run make bench first")
         return 1
-    found = compare_rankings(pd.read_csv(path, sep="\t", dtype={"sample": str}))
-    if not found:
-        print(f"{path} holds no sample with both a ground truth and withheld projections")
-        return 1
-    print(format_agreement(found))
-    return 0
+    text = format_rankings(pd.read_csv(path, sep="\t", dtype={"sample": str}))
+    print(text or f"{path} holds no sample with both a ground truth and predictions")
+    return 0 if text else 1
+
+
+def format_rankings(metrics: pd.DataFrame) -> str:
+    """Return the comparisons of all questions as text; empty where nothing can be compared."""
+    compared = {name: compare_rankings(metrics, score) for score, name in QUESTIONS.items()}
+    return "\n".join(format_agreement(found, name) for name, found in compared.items() if found)
 
 
 if __name__ == "__main__":

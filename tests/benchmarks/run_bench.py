@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from rank_agreement import compare_rankings, format_agreement
+from rank_agreement import format_rankings
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -20,7 +20,7 @@ DATA = ROOT.parent / "shared" / "bench"
 WORK = ROOT / "bench"
 METRICS = [
     *("psnr", "psnr_seen", "psnr_unseen", "psnr_3d", "ssim", "dice"),
-    *("chi2", "structure", "determined", "held_out_chi2", "held_out_psnr"),
+    *("chi2", "structure", "determined", "held_out_chi2", "held_out_psnr", "folded_psnr"),
     *("coverage_50", "coverage_90"),
 ]
 # Further values of --config, which is the last option before them.
@@ -66,9 +66,7 @@ def main(geometries: list[str], untrained: bool, prior: str, extra: list[str]) -
     if table.exists():
         metrics = pd.read_csv(table, sep="\t")
         print(format_table(metrics))
-        agreements = compare_rankings(metrics)
-        if agreements:
-            print(format_agreement(agreements))
+        print(format_rankings(metrics))
     return status
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from besselflow.held_out import Prediction, rank_predictions
+from besselflow.held_out import FOLDED, Prediction, rank_predictions
 from besselflow.report.figures import Band, draw_along_depth, draw_misfit_maps
 from besselflow.report.inputs import SampleReportInputs, ValidationFiles
 from besselflow.report.page import ThemedImage, format_number, themed_figure
@@ -65,9 +65,10 @@ class Trust:
     rows : list of MethodTrust
         The table of methods, the best prediction first.
     ranking : str
-        Which method predicted the withheld projections best, or why none was withheld.
-    is_ranked : bool
-        Whether any was withheld.
+        Which method predicted best what it did not see, or why nothing was kept from it.
+    is_ranked, is_folded : bool
+        Whether anything was kept from the methods, and whether the ranking is that by the
+        differences of folded neighbours.
     misfit, determined, unseen : str or None
         Which projections are not explained; how much of the final volume is measured; which slices
         no projection saw.
@@ -78,6 +79,7 @@ class Trust:
     rows: list[MethodTrust] = field(default_factory=list)
     ranking: str = ""
     is_ranked: bool = False
+    is_folded: bool = False
     misfit: str | None = None
     determined: str | None = None
     unseen: str | None = None
@@ -108,7 +110,7 @@ def describe_trust(
     scores : mapping
         Method -> metric -> value.
     ranking : list of Prediction
-        Methods by how well they predicted what was withheld.
+        Methods by how well they predicted what they did not see.
     """
     files, final = inputs.validation, inputs.final
     by_projection = pd.read_csv(files.projections, sep="\t")
@@ -120,6 +122,7 @@ def describe_trust(
         rows=_rows(list(inputs.volumes), final, scores, ranking),
         ranking=describe_ranking(ranking, final, files.not_held_out),
         is_ranked=bool(ranking),
+        is_folded=bool(ranking) and ranking[0].question == FOLDED,
         misfit=_describe_misfit(by_projection, final, measured),
         determined=_describe_share(scores.get(final, {}), final),
         unseen=describe_unseen(measured),
@@ -136,14 +139,16 @@ def describe_trust(
 
 
 def describe_ranking(ranking: list[Prediction], final: str, not_held_out: str | None) -> str:
-    """Say which method predicted the withheld projections best, and how the final one compares."""
+    """Say which method predicted best what it did not see, and how the final one compares."""
     if not ranking:
         return not_held_out or "No projection was withheld."
     best, *others = ranking
-    text = (
-        f"Without ground truth: the method that predicted the withheld projections best is "
-        f"{best.method}"
-    )
+    told = "predicted the withheld projections best"
+    if best.question == FOLDED:
+        told = (
+            "told best how neighbouring projections differ, of which it was shown the mean alone,"
+        )
+    text = f"Without ground truth: the method that {told} is {best.method}"
     tied = [each.method for each in others if each.tied]
     if tied:
         text += f", and {_list(tied)} can't be told from it"
@@ -152,11 +157,11 @@ def describe_ranking(ranking: list[Prediction], final: str, not_held_out: str | 
         return f"{text}. The final method, {final}, was not asked for predictions."
     if own is not best and not own.tied:
         behind = best.psnr - own.psnr
-        text += f". The final method, {final}, predicted them {behind:.1f} dB worse"
+        text += f". The final method, {final}, was {behind:.1f} dB worse"
     if best.chi2 is not None and best.chi2 > _FAR_ABOVE_NOISE:
         text += (
             f". Even the best prediction is wrong by {best.chi2:.0f} times the noise (squared): "
-            "much of what was withheld shows in no other projection"
+            "much of what was kept from it shows in no other projection"
         )
     return f"{text}."
 

@@ -121,7 +121,7 @@ def write_verdict(
     suspect : Suspect
         The slice to look at.
     ranking : sequence of Prediction
-        Methods by how well they predicted withheld projections, the best first; may be empty.
+        Methods by how well they predicted what they did not see, the best first; may be empty.
     """
     own = scores.get(final, {})
     beaten = _beaten(ranking, final)
@@ -210,7 +210,7 @@ def _beaten(ranking: Sequence[Prediction], final: str) -> str:
     if own is None or own.tied:
         return ""
     behind = ranking[0].psnr - own.psnr
-    return f"{ranking[0].method} predicts withheld projections {behind:.1f} dB better"
+    return f"{ranking[0].method} predicts what was kept from it {behind:.1f} dB better"
 
 
 def _certainty(own: Mapping[str, float], relative_spread: float | None) -> tuple[str, str]:
