@@ -391,8 +391,8 @@ class Validation(Section):
         description="One of so many projections is withheld, every method reconstructs from the "
         "others, and is ranked by how well it predicts what was withheld. From 5 on, two others "
         "are also replaced by their mean, and how well their difference is predicted decides the "
-        "ranking, and how far the prior is followed. 0 turns this off; acquisitions of fewer than 8 projections are "
-        "neither ranked nor checked.",
+        "ranking, and how far the prior is followed. 0 turns this off; "
+        "acquisitions of fewer than 8 projections are neither ranked nor checked.",
     )
     region: Positive = Field(
         128,

@@ -1,10 +1,11 @@
 r"""Projections that are left out, predicted, and compared: a ranking without ground truth.
 
-Every k-th projection is withheld, and from every 5th on, pairs of neighbours between them are folded
-into their mean (`besselflow.thinning`). All methods reconstruct from what is left, and the beam's
-operator predicts from each volume what the *withheld* projections should show, and how the *folded*
-neighbours should differ. The mean squared error is the noise plus the error of the prediction, the
-same noise for all methods, so that the order of the errors is the order of the predictions.
+Every k-th projection is withheld, and from every 5th on, pairs of neighbours between them are
+folded into their mean (`besselflow.thinning`). All methods reconstruct from what is left, and the
+beam's operator predicts from each volume what the *withheld* projections should show, and how the
+*folded* neighbours should differ. The mean squared error is the noise plus the error of the
+prediction, the same noise for all methods, so that the order of the errors is the order of the
+predictions.
 
 A withheld projection asks how well a method bridges the depth that was left between its neighbours,
 in an acquisition that is coarser than the real one. On sparse samples nobody can know, and who
