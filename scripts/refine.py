@@ -13,7 +13,7 @@ import numpy as np
 
 from besselflow.baselines.spectral import SpectralModel
 from besselflow.config import Refine, Tiling
-from besselflow.device import select_device
+from besselflow.device import compile_network, select_device
 from besselflow.diffusion.prior import load_prior
 from besselflow.diffusion.sampling import RefinementProblem, sample_posterior
 from besselflow.job import run_script
@@ -33,6 +33,7 @@ def main(
     shard: int,
     threads: int,
     units_path: Path,
+    compiled: bool = False,
 ) -> None:
     """Write the refined units of one shard: posterior mean, standard deviation, and a sample.
 
@@ -56,6 +57,8 @@ def main(
         Threads on the CPU.
     units_path : path
         Unit store to write.
+    compiled : bool
+        Whether to compile the network.
     """
     measured = open_projections(projections)
     spectral, inr = open_units([spectral_units]), open_units([inr_units])
@@ -63,6 +66,8 @@ def main(
     mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     device = select_device(threads)
     prior = load_prior(prior_path, device)
+    if compiled:
+        compile_network(prior.denoiser.unet)
     size = unit_shape(units, measured.grid.n_slices)
     with UnitWriter(units_path, mine, size, names=("volume", "std", "sample")) as writer:
         for number, unit in enumerate(mine, start=1):
@@ -105,4 +110,5 @@ if __name__ == "__main__":
         shard=int(snakemake.wildcards.shard),
         threads=snakemake.threads,
         units_path=snakemake.output.units,
+        compiled=snakemake.params.compiled,
     )

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 
 from besselflow import optimisation
 from besselflow.config import Prior
+from besselflow.device import compile_network
 from besselflow.diffusion import augmentation, training
 from besselflow.diffusion.blocks import CONTEXT, NEAREST, REACH, SLICES
 from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE
 from besselflow.diffusion.training import TrainingBlocks, train_prior
+from besselflow.errors import InputError
 from tiny_priors import tiny_denoiser, toy_acquisition
 
 CPU = torch.device("cpu")
@@ -339,3 +342,21 @@ def test_a_perfect_inr_divides_nothing_by_zero(acquisitions, tmp_path):
     denoiser, info = train_prior(perfect, short, 3, tmp_path / "c.pt", CPU)
     assert denoiser.inr_error == 1e-3
     assert np.isfinite([loss for _, loss in info["curve"]]).all()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_a_compiled_network_estimates_the_same(acquisitions):
+    pairs = [TrainingBlocks.of(each, CPU) for each in acquisitions.values()]
+    batch = training._draw_batch(pairs, TINY, (0,), CPU)
+    plain, compiled = tiny_denoiser(), tiny_denoiser()
+    compile_network(compiled.unet)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*batch.inputs), plain(*batch.inputs))
+
+
+def test_without_a_compiler_nothing_is_compiled(acquisitions, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    settings = TINY.model_copy(update={"compile": True})
+    with pytest.raises(InputError, match=r"no C\+\+ compiler; install g\+\+"):
+        train_prior(acquisitions, settings, 3, tmp_path / "c.pt", CPU)

@@ -316,6 +316,12 @@ class Prior(Section):
         description="Precision of the U-Net: `float32`, `bfloat16`, or `auto`, bfloat16 where the "
         "processor or the GPU has instructions for it.",
     )
+    compile: bool = Field(
+        False,
+        description="Compile the U-Net (`torch.compile`) for training and sampling. It needs a C++ "
+        "compiler and about a minute at the start of every job, and does not change results but "
+        "for rounding.",
+    )
     phantoms: int = Field(
         0,
         ge=0,

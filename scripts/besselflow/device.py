@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import torch
 
+from besselflow.errors import InputError
 from besselflow.job import logger
 
 
@@ -46,3 +50,18 @@ def compute_precision(wanted: str, device: torch.device) -> torch.dtype:
             able = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
         wanted = "bfloat16" if able else "float32"
     return getattr(torch, wanted)
+
+
+def compile_network(network: torch.nn.Module) -> None:
+    """Have a network compiled when it is first used; its weights keep their names.
+
+    Raises
+    ------
+    InputError
+        There is no C++ compiler, which PyTorch needs for it on any device.
+    """
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise InputError(
+            "prior.compile is on, but there is no C++ compiler; install g++, or set it to false"
+        )
+    network.compile()

@@ -73,6 +73,7 @@ rule refine:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         settings=CONFIG.refine.model_dump(exclude={"trust"}),
+        compiled=CONFIG.prior.compile,
         tiling=tiling_of,
         seed=CONFIG.seed,
     message:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from besselflow.config import Prior
-from besselflow.device import compute_precision
+from besselflow.device import compile_network, compute_precision
 from besselflow.diffusion.augmentation import View
 from besselflow.diffusion.blocks import CONTEXT, NEAREST, REACH, SLICES, Block, lay_blocks
 from besselflow.diffusion.network import Denoiser
@@ -117,9 +117,11 @@ def train_prior(
     denoiser = Denoiser(settings.channels, settings.depth, max(known["inr_error"], 1e-3))
     denoiser.precision = compute_precision(settings.precision, device)
     denoiser.to(device, memory_format=torch.channels_last)
+    if settings.compile:
+        compile_network(denoiser.unet)
     average = MovingAverage(denoiser, _AVERAGE_DECAY)
     identity = fingerprint(
-        settings.model_dump(exclude={"checkpoint_seconds"}),
+        settings.model_dump(exclude={"checkpoint_seconds", "compile"}),
         seed,
         *(
             part
