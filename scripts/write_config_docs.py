@@ -1,6 +1,6 @@
 """Write the default configuration, its schema and its documentation from the models.
 
-Run it after a change of `besselflow/config.py` or `besselflow/sample_sheet/columns.py`:
+Run it after a change of `besselflow/config/` or `besselflow/sample_sheet/columns.py`:
 
     python scripts/write_config_docs.py
 

@@ -1,0 +1,182 @@
+"""Sections of both diffusion models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from besselflow.config.section import Positive, PositiveFloat, Precision, Section, multiples_of_8
+
+
+class Microdiffusion(Section):
+    """The published scheme (Hui et al., CVPR 2024), trained on each sample's own projections."""
+
+    inr_weight: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9,
+        description="Weight of the INR in what the network is trained to denoise, and in the state "
+        "before every sampling step. 0 is diffusion without INR.",
+    )
+    neighbour_average: bool = Field(
+        True,
+        description="Smooth the INR along z over neighbouring slices, as published, unless "
+        "`inr.neighbour_average` has done so.",
+    )
+    use_image_embedding: bool = Field(
+        True, description="Condition the network on the nearest acquired projection."
+    )
+    use_position_embedding: bool = Field(
+        True, description="Condition the network on the depth of the slice."
+    )
+    octaves: Positive = Field(10, description="Octaves of the encoding of the depth.")
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.8, description="Weight w of classifier-free guidance; 0 takes the conditions as they are."
+    )
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1,
+        description="Share of training images whose conditions are dropped, which guidance needs "
+        "to know what the network does without them.",
+    )
+    timesteps: Annotated[int, Field(ge=10)] = Field(
+        1000, description="Noise levels of the diffusion, T."
+    )
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-4, description="Variance that the first noise level adds; it grows linearly."
+    )
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.02, validate_default=True, description="Variance that the last noise level adds."
+    )
+    channels: list[Positive] = Field(
+        [32, 64, 64, 64],
+        min_length=2,
+        max_length=5,
+        description="Channels of U-Net and image embedding at each resolution; multiples of 8. "
+        "Published: `[64, 128, 128, 128]`, four times the work.",
+    )
+    steps: Positive = Field(2000, description="Optimiser steps.")
+    batch: Positive = Field(4, description="Projections per optimiser step.")
+    learning_rate: PositiveFloat = Field(
+        2e-4, description="Peak learning rate of AdamW; it decays to zero along a cosine."
+    )
+    sampling_steps: Annotated[int, Field(ge=10)] = Field(
+        50,
+        validate_default=True,
+        description="Noise levels that sampling visits, evenly spaced; `timesteps` visits all, as "
+        "published. Guidance needs two network evaluations at each.",
+    )
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0,
+        description="Share of fresh noise in a sampling step: 1 is DDPM, 0 is DDIM without noise.",
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        60.0, description="Seconds between checkpoints, from which a rerun resumes."
+    )
+
+    @field_validator("channels")
+    @classmethod
+    def _check_channels(cls, channels: list[int]) -> list[int]:
+        return multiples_of_8(channels)
+
+    @field_validator("beta_end")
+    @classmethod
+    def _check_betas(cls, beta_end: float, info: ValidationInfo) -> float:
+        if beta_end < info.data.get("beta_start", 0.0):
+            raise ValueError("beta_end lies below beta_start; make it larger, such as 0.02")
+        return beta_end
+
+    @field_validator("sampling_steps")
+    @classmethod
+    def _check_sampling_steps(cls, sampling_steps: int, info: ValidationInfo) -> int:
+        if sampling_steps > info.data.get("timesteps", sampling_steps):
+            raise ValueError("there are fewer timesteps than sampling_steps; take at most as many")
+        return sampling_steps
+
+
+class Prior(Section):
+    """The conditional diffusion model and its training."""
+
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        "auto",
+        description="Which prior to use: `shipped`, the one that comes with BesselFlow, trained on "
+        "phantoms under many beams; `train`, one trained for the beam and step of each sample on "
+        "the `role: train` samples and `prior.phantoms`; the path of a `.safetensors` file that an "
+        "earlier run left in `priors/`; or `auto`: `train` where the sheet has `role: train` "
+        "samples, else `shipped`.",
+    )
+    channels: list[Positive] = Field(
+        [48, 96, 128],
+        min_length=2,
+        max_length=5,
+        description="Channels of the U-Net at each resolution; multiples of 8.",
+    )
+    depth: Positive = Field(2, description="Residual blocks of the U-Net at each resolution.")
+    steps: Positive = Field(8000, description="Optimiser steps.")
+    batch: Positive = Field(4, description="Blocks of 8 slices per optimiser step.")
+    patch: Positive = Field(
+        64, description="Edge length of the training patches in pixels; a multiple of 16."
+    )
+    learning_rate: PositiveFloat = Field(
+        1.5e-3,
+        description="Peak learning rate of AdamW, and a tenth of that of Muon, which trains the "
+        "hidden layers; both decay to zero along a cosine.",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Precision of the U-Net: `float32`, `bfloat16`, or `auto`, bfloat16 where the "
+        "processor or the GPU has instructions for it.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the U-Net (`torch.compile`) for training and sampling. It needs a C++ "
+        "compiler and about a minute at the start of every job, and does not change results but "
+        "for rounding.",
+    )
+    phantoms: int = Field(
+        0,
+        ge=0,
+        description="Number of simulated phantoms (equal parts of vessels, neurons and cells) "
+        "to train on besides the `role: train` samples. Without any `train` sample, at least "
+        "12 are drawn.",
+    )
+    checkpoint_seconds: PositiveFloat = Field(
+        60.0, description="Seconds between checkpoints, from which a rerun resumes."
+    )
+
+    @field_validator("channels")
+    @classmethod
+    def _check_channels(cls, channels: list[int]) -> list[int]:
+        return multiples_of_8(channels)
+
+    @field_validator("patch")
+    @classmethod
+    def _check_patch(cls, patch: int) -> int:
+        if patch % 16:
+            raise ValueError("patch must be a multiple of 16, such as 64")
+        return patch
+
+
+class Refine(Section):
+    """Sampling from the diffusion model, and how far it is trusted."""
+
+    evaluations: Annotated[int, Field(ge=2, le=25)] = Field(
+        8,
+        description="Network evaluations per slice and posterior sample. The first is shared by "
+        "all samples, and gives the posterior mean.",
+    )
+    samples: Positive = Field(
+        4,
+        description="Posterior samples per work unit. With two or more, their spread is stored as "
+        "the uncertainty.",
+    )
+    trust: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="How far the prior is followed: 1 takes its volume, 0 that of the INR, values "
+        "between mix both. `auto` decides for every sample and channel: it takes the mixture that "
+        "best predicts what was kept from both (`validation.hold_out`), and the INR where nothing "
+        "can be.",
+    )
+
+    @property
+    def gives_uncertainty(self) -> bool:
+        """Whether there is more than one answer that a standard deviation can be taken of."""
+        return self.samples > 1
