@@ -1,0 +1,183 @@
+"""The canonical projection store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+
+from besselflow.beam import AxialProfile
+from besselflow.errors import InputError
+from besselflow.lateral import LateralBlur
+from besselflow.projection import AxialGrid, AxialProjection
+from besselflow.store.arrays import ATTRIBUTE, shard_shape, store_blocks
+from besselflow.store.files import atomic_path
+from besselflow.tiling import Unit
+
+
+@dataclass(frozen=True)
+class Projections:
+    """The canonical projection store, opened.
+
+    Attributes
+    ----------
+    data : dask.array.Array, shape (T, C, P, Y, X)
+        float32 intensities.
+    positions_um : numpy.ndarray, shape (P,)
+        Stage positions, increasing.
+    profile : AxialProfile
+        Axial profile of the beam.
+    grid : AxialGrid
+        Output slices.
+    pixel_size_um : tuple of float
+        (y, x).
+    unit : str
+        ``photons`` or ``counts``.
+    attributes : dict
+        Everything else that was found out about the acquisition.
+    lateral_kernel : numpy.ndarray or None, shape (ky, kx)
+        What the side lobes of the beam mix within each projection; see
+        `besselflow.lateral.LateralBlur`.
+    members_um : list of list of float, or None
+        Stage positions of what each projection is the mean of, where some were folded
+        (`besselflow.thinning`).
+    """
+
+    data: da.Array
+    positions_um: np.ndarray
+    profile: AxialProfile
+    grid: AxialGrid
+    pixel_size_um: tuple[float, float]
+    unit: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+    lateral_kernel: np.ndarray | None = None
+    members_um: list[list[float]] | None = None
+
+    @property
+    def operator(self) -> AxialProjection:
+        """The operator that maps a volume on `grid` to these projections."""
+        kernel = self.lateral_kernel
+        blur = None if kernel is None else LateralBlur(kernel)
+        if self.members_um is None:
+            return AxialProjection.from_geometry(self.profile, self.positions_um, self.grid, blur)
+        parts = [
+            AxialProjection.from_geometry(self.profile, np.array(members), self.grid).matrix
+            for members in self.members_um
+        ]
+        return AxialProjection(np.stack([part.mean(axis=0) for part in parts]), blur)
+
+    @property
+    def unseen_slices(self) -> list[int]:
+        """Indices of the slices that no projection collects light from."""
+        return np.flatnonzero(~self.operator.seen).tolist()
+
+    def check_halo(self, units: list[Unit], halo: int) -> None:
+        """Refuse tiles whose edges the lateral blur would carry into their own area.
+
+        A tile goes on as its own mirror image beyond its edges, which is wrong within the radius of
+        the blur; the halo has to hold that.
+
+        Parameters
+        ----------
+        units : list of Unit
+            All units of the sample.
+        halo : int
+            Their halo in pixels.
+
+        Raises
+        ------
+        InputError
+            The halo is not larger than the radius.
+        """
+        if self.lateral_kernel is None:
+            return
+        radius = max(LateralBlur(self.lateral_kernel).radius)
+        is_tiled = any(unit.tile != units[0].tile for unit in units)
+        if is_tiled and radius >= halo:
+            raise InputError(
+                f"the lateral point-spread function reaches {radius} pixels, but tiles overlap "
+                f"their neighbours by {halo} only; set tiling.halo to at least {radius + 1}, or "
+                f"tiling.tile to the size of the image"
+            )
+
+    @property
+    def voxel_size_um(self) -> tuple[float, float, float]:
+        """(z, y, x) of the output volume."""
+        return (self.grid.spacing_um, *self.pixel_size_um)
+
+    def unit_data(self, unit: Unit) -> np.ndarray:
+        """Return the projections of one work unit, shape (P, y, x), float32."""
+        return np.asarray(self.data[unit.t, unit.c, :, unit.tile.y, unit.tile.x])
+
+
+def write_projections(path: Path | str, projections: Projections) -> None:
+    """Write the canonical projection store.
+
+    It is a plain Zarr v3 array with named dimensions rather than an OME-Zarr image: the stage
+    positions may be uneven, which OME-Zarr 0.5 has no axis for.
+
+    Parameters
+    ----------
+    path : path
+        Folder to write; it appears only when complete.
+    projections : Projections
+        Contents; `data` is computed block by block.
+    """
+    shape = projections.data.shape
+    chunks = (1, 1, min(shape[2], 64), min(shape[3], 256), min(shape[4], 256))
+    kernel = projections.lateral_kernel
+    with atomic_path(path) as temporary:
+        array = zarr.create_array(
+            store=str(temporary),
+            shape=shape,
+            chunks=chunks,
+            shards=shard_shape(shape, chunks),
+            dtype="float32",
+            dimension_names=["t", "c", "p", "y", "x"],
+            attributes={
+                ATTRIBUTE: {
+                    "positions_um": [float(z) for z in projections.positions_um],
+                    "profile_edges_um": projections.profile.edges_um.tolist(),
+                    "profile_weights": projections.profile.weights.tolist(),
+                    "profile_source": projections.profile.source,
+                    "grid": [
+                        projections.grid.first_um,
+                        projections.grid.spacing_um,
+                        projections.grid.n_slices,
+                    ],
+                    "pixel_size_um": list(projections.pixel_size_um),
+                    "unit": projections.unit,
+                    "attributes": projections.attributes,
+                    "lateral_kernel": None if kernel is None else np.asarray(kernel).tolist(),
+                    "members_um": projections.members_um,
+                }
+            },
+        )
+        store_blocks(projections.data, array)
+
+
+def open_projections(path: Path | str) -> Projections:
+    """Open the canonical projection store without reading its pixels."""
+    array = zarr.open_array(str(path), mode="r")
+    values = array.attrs[ATTRIBUTE]
+    first, spacing, count = values["grid"]
+    kernel = values.get("lateral_kernel")
+    return Projections(
+        data=da.from_zarr(array, chunks=array.shards),
+        positions_um=np.array(values["positions_um"]),
+        profile=AxialProfile(
+            np.array(values["profile_edges_um"]),
+            np.array(values["profile_weights"]),
+            values["profile_source"],
+        ),
+        grid=AxialGrid(first, spacing, int(count)),
+        pixel_size_um=tuple(values["pixel_size_um"]),
+        unit=values["unit"],
+        attributes=values["attributes"],
+        lateral_kernel=None if kernel is None else np.array(kernel),
+        members_um=values.get("members_um"),
+    )
