@@ -30,7 +30,7 @@ rule scan_points:
         projections=rules.preprocess.output.projections,
         truth=rules.convert_ground_truth.output.truth,
     output:
-        scores=f"{ABLATION}/point_scans/{{sample}}.tsv",
+        scores=f"{RESULTS}/{{sample}}/point_scans.tsv",
     log:
         f"{RESULTS}/{{sample}}/logs/scan_points.log",
     benchmark:

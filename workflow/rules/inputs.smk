@@ -244,7 +244,7 @@ def scores_of_configurations(wildcards):
 
 def scores_of_point_scans(wildcards):
     simulated = [name for name, row in RUN.tests.items() if row.simulated]
-    return [f"{ABLATION}/point_scans/{name}.tsv" for name in simulated]
+    return [f"{RESULTS}/{name}/point_scans.tsv" for name in simulated]
 
 
 def acquisition_files(wildcards):
