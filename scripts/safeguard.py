@@ -101,14 +101,19 @@ def main(
             volumes = {PRIOR: prior.arrays["volume"][unit.index]}
             volumes |= {name: each.arrays["volume"][unit.index] for name, each in untrained.items()}
             spread = np.asarray(spectral.arrays["std"][unit.index])
-            stds = dict.fromkeys(volumes, spread) | {PRIOR: prior.arrays["std"][unit.index]}
+            record = prior.records[unit.index]
+            own = np.asarray(prior.arrays["std"][unit.index])
+            # Where data contradict it beyond its training, it does not know how wrong it is.
+            doubted = record["assumed_error"] > record["training_error"]
+            own = np.maximum(own, spread) if doubted else own
+            stds = dict.fromkeys(volumes, spread) | {PRIOR: own}
             mean, std = mix(
                 {name: np.asarray(each) for name, each in volumes.items()},
                 {name: np.asarray(each) for name, each in stds.items()},
                 weights[unit.c],
             )
             checked = check is not None and settings.trust == "auto"
-            record = prior.records[unit.index] | {"weights": weights[unit.c], "checked": checked}
+            record |= {"weights": weights[unit.c], "checked": checked, "doubted": doubted}
             writer.write(unit, record, volume=mean, std=std)
 
 

@@ -235,6 +235,8 @@ class Facility:
                 for unit in mine:
                     own = volumes[name][unit.t, unit.c][:, unit.tile.y, unit.tile.x]
                     record = {"noise_variance": SIGMA**2, "mean": 10.0, "evaluations": 3}
+                    # The data of the second time point contradict the prior.
+                    record |= {"training_error": 0.01, "assumed_error": 0.01 * (1 + unit.t)}
                     spread = np.full_like(own, 1.0 if name == PRIOR else 2.0)
                     writer.write(unit, record, volume=own, std=spread)
 
@@ -284,7 +286,10 @@ def test_each_channel_follows_what_predicts_it_best(facility, shard):
         shares = [weights[name] for name in (right, wrong)]
         mean = np.asarray(found.arrays["volume"][unit.index])
         np.testing.assert_allclose(mean, shares[0] * parts[0] + shares[1] * parts[1], rtol=1e-4)
-        spread = weights[PRIOR] * 1.0 + weights["inr"] * 4.0
+        # It is as unsure as it says where it knows the sample, and no surer than others elsewhere.
+        assert record["doubted"] == (unit.t == 1)
+        own = 4.0 if record["doubted"] else 1.0
+        spread = weights[PRIOR] * own + weights["inr"] * 4.0
         spread = spread + shares[0] * shares[1] * (parts[0] - parts[1]) ** 2
         std = np.asarray(found.arrays["std"][unit.index])
         np.testing.assert_allclose(std**2, spread, rtol=1e-3)
