@@ -81,7 +81,15 @@ def prior_note(records: list[dict[str, Any]], prior_info: Mapping[str, Any] | No
     checked = " This was decided by measurements that were kept from it."
     if any(not record.get("checked", True) for record in records):
         judged, checked = "", " Nothing that was kept from it decided this."
-    return " ".join(f"{mixture} {judged}{checked} Prior trained on: {sources}.".split())
+    doubt = ""
+    if any(record.get("doubted") for record in records):
+        judged = ""
+        doubt = (
+            "The projections contradict the prior more than they did in its training: these "
+            "structures may be new to it, and the stated uncertainty is at least that of spectral."
+        )
+    text = f"{mixture} {judged}{checked} {doubt} Prior trained on: {sources}."
+    return " ".join(text.split())
 
 
 def mean_of(records: list[dict[str, Any]], key: str) -> float | None:
