@@ -6,8 +6,6 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 
-from besselflow.config import Variational
-from besselflow.device import set_threads
 from besselflow.job import logger, run_script
 from besselflow.metrics import METRIC_COLUMNS, describe_truth, score_volume, scored_slices
 from besselflow.point_scan import POINT_SCANS, scan_points
@@ -17,10 +15,8 @@ from besselflow.store import open_projections, open_volume, write_tsv
 def main(
     projections: Path,
     truth: Path,
-    settings: Variational,
     ssim_window: int,
     seed: int,
-    threads: int,
     sample: str,
     scores_path: Path,
 ) -> None:
@@ -32,26 +28,21 @@ def main(
         Projection store, which knows how many projections there are, and where.
     truth : path
         OME-Zarr volume of the ground truth, in photons.
-    settings : Variational
-        Settings of the denoising.
     ssim_window : int
         Edge length of the SSIM window in pixels.
     seed : int
         Of the noise.
-    threads : int
-        Threads on the CPU.
     sample : str
         Name of the sample.
     scores_path : path
         Table to write: ``sample method metric value``.
     """
-    set_threads(threads)
     measured, true = open_projections(projections), open_volume(truth).data
     grid, positions = measured.grid, measured.positions_um
     scans = {name: np.empty(true.shape, np.float32) for name in POINT_SCANS}
     for index in np.ndindex(*true.shape[:2]):
         volume, own_seed = np.asarray(true[index]), seed + 1000 * index[0] + index[1]
-        found = scan_points(volume, positions, grid, measured.voxel_size_um, settings, own_seed)
+        found = scan_points(volume, positions, grid, measured.voxel_size_um, own_seed)
         for name, scan in found.items():
             scans[name][index] = scan
     scored = scored_slices(grid, positions)
@@ -71,10 +62,8 @@ if __name__ == "__main__":
         main,
         projections=snakemake.input.projections,
         truth=snakemake.input.truth,
-        settings=Variational(**snakemake.params.settings),
         ssim_window=snakemake.params.ssim_window,
         seed=snakemake.params.seed,
-        threads=snakemake.threads,
         sample=snakemake.wildcards.sample,
         scores_path=snakemake.output.scores,
     )

@@ -7,35 +7,22 @@ exposure in each slice; a stack of P slices has all of it, and nothing between t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from besselflow.baselines.interpolation import interpolate
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
-from besselflow.baselines.variational import (
-    ROUND_WEIGHT,
-    Convergence,
-    VariationalProblem,
-    choose_rounds,
-    solve_variational,
-)
-from besselflow.config import Variational
-from besselflow.job import Progress
-from besselflow.noise import pixel_variance
 from besselflow.projection import AxialGrid, AxialProjection
 
 POINT_SCANS: Mapping[str, str] = {
     "point-scan": "a stack of all slices in the same time",
-    "point-scan-denoised": "the same stack, denoised (variational)",
+    "point-scan-denoised": "the same stack, denoised (spectral)",
     "thin-slices": "as many slices as projections, interpolated",
 }
 """Ways to scan -> what they are."""
 READ_NOISE_PHOTONS = 0.5
 """Noise of the detector without light, as in the simulated acquisitions."""
-
-_PIXELS_TO_CHOOSE_ROUNDS = 48
 
 
 def scan_points(
@@ -43,7 +30,6 @@ def scan_points(
     positions_um: np.ndarray,
     grid: AxialGrid,
     voxel_size_um: tuple[float, float, float],
-    settings: Variational,
     seed: int,
 ) -> dict[str, np.ndarray]:
     """Scan a volume point by point for as long as the projections took.
@@ -58,8 +44,6 @@ def scan_points(
         Slices of the volume.
     voxel_size_um : tuple of float
         (z, y, x).
-    settings : Variational
-        Settings of the denoising, as of the reconstruction.
     seed : int
         Of the noise.
 
@@ -75,49 +59,23 @@ def scan_points(
     places = (np.asarray(positions_um) - grid.first_um) / grid.spacing_um
     chosen = np.unique(np.clip(np.round(places).astype(int), 0, len(truth) - 1))
     thin = interpolate(_count(truth[chosen], rng), grid.centres_um[chosen], grid.centres_um)
-    denoised = denoise(raw, voxel_size_um, settings, seed)
+    denoised = denoise(raw, voxel_size_um)
     return dict(zip(POINT_SCANS, (raw, denoised, thin), strict=True))
 
 
-def denoise(
-    stack: np.ndarray,
-    voxel_size_um: tuple[float, float, float],
-    settings: Variational,
-    seed: int,
-) -> np.ndarray:
-    """Denoise a stack by the variational method, in which every slice is measured by itself.
+def denoise(stack: np.ndarray, voxel_size_um: tuple[float, float, float]) -> np.ndarray:
+    """Denoise a stack by the Gaussian process whose spectrum and noise are fitted to it.
 
     Parameters
     ----------
     stack : numpy.ndarray, shape (Z, Y, X)
-        Intensities with photon noise.
+        Intensities with noise; every slice is measured by itself.
     voxel_size_um : tuple of float
         (z, y, x).
-    settings : Variational
-        As for the reconstruction of projections.
-    seed : int
-        Of the noise that splits the data.
     """
     operator = AxialProjection(np.eye(len(stack)))
-    model = fit_spectral_model([stack], operator, voxel_size_um, 1.0)
-    until = Convergence(settings.iterations, settings.tolerance)
-
-    def problem_of(part: np.ndarray) -> VariationalProblem:
-        start = posterior_mean(part, operator, model, voxel_size_um)
-        variance = pixel_variance(start, model.noise_variance, model.mean)
-        noise = math.sqrt(model.noise_variance)
-        return VariationalProblem(part, variance, operator, voxel_size_um, start, noise)
-
-    weight, rounds = settings.weight, 1
-    if weight == "auto":
-        middle = tuple(
-            slice(max(0, (length - _PIXELS_TO_CHOOSE_ROUNDS) // 2), None)
-            for length in stack.shape[1:]
-        )
-        part = stack[:, *middle][:, :_PIXELS_TO_CHOOSE_ROUNDS, :_PIXELS_TO_CHOOSE_ROUNDS]
-        weight, (rounds, _) = ROUND_WEIGHT, choose_rounds(problem_of(part), until, seed)
-    progress = Progress("denoising the point scan", rounds * until.iterations)
-    return solve_variational(problem_of(stack), weight, until, rounds, progress).volume
+    model = fit_spectral_model([stack], operator, voxel_size_um)
+    return np.maximum(posterior_mean(stack, operator, model, voxel_size_um), 0)
 
 
 def _count(photons: np.ndarray, rng: np.random.Generator) -> np.ndarray:

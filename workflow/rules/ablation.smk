@@ -37,12 +37,11 @@ rule scan_points:
         f"{RESULTS}/{{sample}}/benchmarks/scan_points.tsv"
     conda:
         "../../envs/environment.yaml"
-    threads: 4
+    threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=CONFIG.variational.model_dump(),
         ssim_window=CONFIG.evaluate.ssim_window,
         seed=CONFIG.seed,
     message:
