@@ -3,16 +3,17 @@
 A posterior mean is smoother than the structure that it estimates; a single sample should look like
 the structure itself. For every sample with ground truth and a refined volume, the power in rings of
 spatial frequency is printed in decibels relative to the ground truth's: 0 is alike, less is too
-smooth, more is too rough.
+smooth, more is too rough. It ends with the scores of the prior alone, before any check.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 
-from besselflow.metrics import scored_slices
+from besselflow.metrics import score_volume, scored_slices
 from besselflow.store import open_projections, open_units, open_volume
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
@@ -65,6 +66,19 @@ def spectra(folder: Path) -> dict[str, np.ndarray]:
     return {name: decibels(unit, truth) for name, unit in units.items()}
 
 
+def prior_scores(folder: Path) -> dict[str, float]:
+    """Return the scores of what the prior made of the first work unit of a sample."""
+    measured = open_projections(folder / "projections.zarr")
+    truth = open_volume(folder / "ground_truth.ome.zarr").data[:1, :1]
+    unit = open_units([folder / "units" / "prior-0.zarr"]).arrays
+    volume, std = (
+        da.from_array(np.asarray(unit[name][0])[None, None], chunks=truth.chunksize)
+        for name in ("volume", "std")
+    )
+    scored = scored_slices(measured.grid, measured.positions_um)
+    return score_volume(volume, truth, scored, 7, std).summary
+
+
 def format_spectra(name: str, found: dict[str, np.ndarray]) -> str:
     """Return the rings of a sample as text, and up to which frequency the sample is alike."""
     width = max(map(len, found))
@@ -91,6 +105,11 @@ def main(results: Path) -> int:
         return 1
     for folder in folders:
         print(format_spectra(folder.name, spectra(folder)))
+        scores = prior_scores(folder)
+        print(
+            f"  the prior alone: {scores['psnr']:.2f} dB, 90 % intervals hold "
+            f"{scores['coverage_90']:.1%}"
+        )
     return 0
 
 
