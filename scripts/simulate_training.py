@@ -1,18 +1,25 @@
 """Simulate an acquisition of a training volume, and reconstruct it as the samples are.
 
 The forward model is known, so that pairs of a volume and what the microscope would have measured of
-it can be computed from ground-truth stacks of `role: train` samples and from phantoms. No sample
-that the prior is applied to takes part.
+it can be computed from ground-truth stacks of `role: train` samples and from phantoms. No ground
+truth of a sample that the prior is applied to takes part.
+
+Where there is neither, a prior learns from the sample itself: what was resolved laterally tells
+how the sample may vary along the beam. The INR is turned so that y or x takes the place of z, and
+imaged through the beam (after Weigert et al., Isotropic reconstruction of 3D fluorescence
+microscopy images using convolutional neural networks, MICCAI 2017).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 from besselflow.acquisition import read_tiff_stack
-from besselflow.config import Inr, Spectral
+from besselflow.config import Inr, Spectral, Tiling
 from besselflow.corrections import counts_to_intensity
 from besselflow.device import select_device
 from besselflow.diffusion.geometry import Geometry
@@ -20,7 +27,8 @@ from besselflow.diffusion.simulation import simulate_acquisition
 from besselflow.fingerprint import fingerprint, seed_of
 from besselflow.job import logger, run_script
 from besselflow.phantoms import PHANTOMS, draw_phantom
-from besselflow.store import atomic_path, remove
+from besselflow.store import atomic_path, open_projections, open_units, remove
+from besselflow.tiling import list_units
 
 _PHANTOM_SHAPE = (64, 96, 96)
 _PHANTOM_SEED = 1_000_000
@@ -52,8 +60,33 @@ class TrainingStack:
     offset: float | None
 
 
+@dataclass(frozen=True)
+class OwnVolume:
+    """The INR of a sample, to be seen along another axis.
+
+    Attributes
+    ----------
+    name : str
+        Name of the sample.
+    axis : str
+        Lateral axis, ``y`` or ``x``, that takes the place of z.
+    projections : path
+        Projection store.
+    units : sequence of path
+        Unit stores of the INR, of all shards.
+    tiling : Tiling
+        How the sample is cut.
+    """
+
+    name: str
+    axis: Literal["y", "x"]
+    projections: Path
+    units: tuple[Path, ...]
+    tiling: Tiling
+
+
 def main(
-    source: TrainingStack | int,
+    source: TrainingStack | OwnVolume | int,
     geometry: Geometry | None,
     spectral: Spectral,
     inr: Inr,
@@ -65,7 +98,7 @@ def main(
 
     Parameters
     ----------
-    source : TrainingStack or int
+    source : TrainingStack, OwnVolume or int
         What to image, or the number of a phantom.
     geometry : Geometry or None
         Beam, step and voxels; None draws a beam for each volume, for a prior of any beam.
@@ -96,30 +129,61 @@ def main(
 
 
 def training_volumes(
-    source: TrainingStack | int, geometry: Geometry | None, seed: int
+    source: TrainingStack | OwnVolume | int, geometry: Geometry | None, seed: int
 ) -> dict[str, tuple[np.ndarray, str]]:
-    """Read a stack, one volume per channel, on the voxels of the geometry; or draw a phantom.
+    """Read one volume per channel, on the voxels of the geometry; or draw a phantom.
 
     Returns
     -------
     dict
         Name -> (Z, Y, X) float32 intensities above background, and what identifies the voxels in
-        the file. Of a time series, the first time point.
+        the file (empty where there is none). Of a time series, the first time point of a stack, and
+        the middle one of a sample's own volume.
     """
     if isinstance(source, int):
         kind, number = list(PHANTOMS)[source % len(PHANTOMS)], _PHANTOM_SEED + 1000 * seed + source
         return {f"phantom {kind} {number}": (_phantom(kind, number, geometry), "")}
-    voxel = geometry.voxel_size_um
+    if isinstance(source, OwnVolume):
+        return _own_volumes(source, geometry.voxel_size_um)
     data = read_tiff_stack(source.path).data[0]
-    factors = [own / wanted for own, wanted in zip(source.voxel_size_um, voxel, strict=True)]
     volumes = {}
     for channel in range(data.shape[0]):
         volume = np.asarray(counts_to_intensity(data[channel], source.offset, None))
-        if any(abs(factor - 1) > _SIZE_TOLERANCE for factor in factors):
-            volume = zoom(volume, factors, order=1)
         name = source.name if data.shape[0] == 1 else f"{source.name} channel {channel}"
-        volumes[name] = volume, fingerprint(np.asarray(data[channel], np.float32))
+        volumes[name] = (
+            _resampled(volume, source.voxel_size_um, geometry.voxel_size_um),
+            fingerprint(np.asarray(data[channel], np.float32)),
+        )
     return volumes
+
+
+def _own_volumes(
+    source: OwnVolume, voxel_size_um: tuple[float, float, float]
+) -> dict[str, tuple[np.ndarray, str]]:
+    """Read the middle tile of every channel, and turn it so that a lateral axis becomes z."""
+    measured = open_projections(source.projections)
+    times, channels = measured.data.shape[:2]
+    units = list_units(measured.data.shape, source.tiling.tile, source.tiling.halo)
+    inr = open_units(source.units).arrays["volume"]
+    turn, own = ["z", "y", "x"].index(source.axis), list(measured.voxel_size_um)
+    own[0], own[turn] = own[turn], own[0]
+    volumes = {}
+    for channel in range(channels):
+        tiles = [unit for unit in units if (unit.t, unit.c) == (times // 2, channel)]
+        volume = np.asarray(inr[tiles[len(tiles) // 2].index])
+        name = f"{source.name} (its own INR along {source.axis})"
+        if channels > 1:
+            name += f" channel {channel}"
+        volumes[name] = _resampled(np.swapaxes(volume, 0, turn), own, voxel_size_um), ""
+    return volumes
+
+
+def _resampled(volume: np.ndarray, own_um: Sequence[float], wanted_um: Sequence[float]):
+    """Bring a volume to other voxels, unless they differ by no more than rounding."""
+    factors = [own / wanted for own, wanted in zip(own_um, wanted_um, strict=True)]
+    if any(abs(factor - 1) > _SIZE_TOLERANCE for factor in factors):
+        volume = zoom(volume, factors, order=1)
+    return np.ascontiguousarray(volume)
 
 
 def _phantom(kind: str, number: int, geometry: Geometry | None) -> np.ndarray:
@@ -135,11 +199,16 @@ def _phantom(kind: str, number: int, geometry: Geometry | None) -> np.ndarray:
     return gaussian_filter(volume, (_BLUR_ALONG_Z * blur, blur, blur))
 
 
-def source_of(row: dict | int, volume: str | None) -> TrainingStack | int:
-    """Pair a row of the sheet with the input file of the rule."""
+def source_of(row: dict | int, inputs: Mapping[str, Any]) -> TrainingStack | OwnVolume | int:
+    """Pair what the rule says of a volume with its input files."""
     if isinstance(row, int):
         return row
-    return TrainingStack(row["name"], Path(volume), tuple(row["voxel_size_um"]), row["offset"])
+    if "axis" in row:
+        units = tuple(Path(path) for path in inputs["units"])
+        tiling = Tiling(**row["tiling"])
+        return OwnVolume(row["name"], row["axis"], Path(inputs["projections"]), units, tiling)
+    path, voxel_size_um = Path(inputs["volume"]), tuple(row["voxel_size_um"])
+    return TrainingStack(row["name"], path, voxel_size_um, row["offset"])
 
 
 if __name__ == "__main__":
@@ -148,7 +217,7 @@ if __name__ == "__main__":
     run_script(
         snakemake,
         main,
-        source=source_of(snakemake.params.source, snakemake.input.get("volume")),
+        source=source_of(snakemake.params.source, snakemake.input),
         geometry=Geometry.from_dict(geometry) if geometry else None,
         spectral=Spectral(**snakemake.params.spectral),
         inr=Inr(**snakemake.params.inr),

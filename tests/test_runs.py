@@ -142,8 +142,9 @@ def test_samples_of_one_setup_share_a_prior(facility):
     geometry = run.geometry_of("a")
     assert geometry == Geometry.of(box_profile(6), np.array([2.5, 8.5, 14.5]), (1.0, 0.5, 0.5))
     assert run.geometry_of("b").step_um == 5.0
-    assert run.geometry_of_key(run.geometry_of("b").key) == run.geometry_of("b")
-    assert run.geometry_of_key(geometry.key) == geometry
+    trained = facility.with_prior(weights="train")
+    assert trained.geometry_of_prior(run.geometry_of("b").key) == run.geometry_of("b")
+    assert trained.geometry_of_prior(geometry.key) == geometry
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_prior_is_trained_or_the_one_that_is_shipped(facility, weights, train, t
         assert run.prior_of(sample) == (trained_path if trained else SHIPPED_PRIOR)
     keys = {run.geometry_of(sample).key for sample in ("a", "b")}
     assert len(keys) == 2
-    assert set(run.trained_geometries) == (keys if trained else set())
+    assert set(run.trained_priors) == (keys if trained else set())
 
 
 def test_shipped_prior_lies_in_the_repository():
@@ -177,7 +178,7 @@ def test_prior_of_another_run_is_used_as_it_is(facility):
     path = write_tiny_prior(facility.folder / "earlier" / "abc.safetensors")
     run = facility.with_prior(weights=str(path))
     assert run.prior_of("a") == run.prior_of("b") == path
-    assert list(run.trained_geometries) == []
+    assert list(run.trained_priors) == []
 
 
 def test_file_that_is_no_prior_is_named_before_anything_runs(facility):
@@ -226,9 +227,21 @@ def test_prior_that_nothing_needs_may_be_missing(facility):
 )
 def test_prior_is_trained_on_samples_and_phantoms(facility, train, phantoms, expected):
     facility.write_sheet(train)
-    items = facility.with_prior(phantoms=phantoms).training_items
+    items = facility.with_prior(phantoms=phantoms).training_items("any")
     samples = ["train-t"] if train else []
     assert items == samples + [f"phantom-{number}" for number in range(expected)]
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_own_prior_is_one_per_sample_and_learns_from_no_other(facility, train):
+    facility.write_sheet(train)
+    run = facility.with_prior(weights="own", phantoms=2)
+    assert run.trained_priors == ["own-a", "own-b"]
+    for sample in ("a", "b"):
+        key = f"own-{sample}"
+        assert run.prior_of(sample) == facility.folder / f"results/priors/{key}.safetensors"
+        assert run.geometry_of_prior(key) == run.geometry_of(sample)
+        assert run.training_items(key) == [f"{key}-y", f"{key}-x", "phantom-0", "phantom-1"]
 
 
 def test_row_of_a_sample_is_told_to_its_report(facility):

@@ -1,7 +1,9 @@
 """The training acquisitions of the prior: what is imaged, with which beam, and how it is named."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -9,10 +11,13 @@ import torch
 
 import simulate_training
 from besselflow.beam import box_profile
-from besselflow.config import Inr, Spectral
+from besselflow.config import Inr, Spectral, Tiling
 from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.simulation import SimulatedAcquisition
-from simulate_training import TrainingStack, main, source_of, training_volumes
+from besselflow.projection import AxialGrid
+from besselflow.store import Projections, UnitWriter, write_projections
+from besselflow.tiling import list_units
+from simulate_training import OwnVolume, TrainingStack, main, source_of, training_volumes
 
 VOXEL = (1.0, 0.5, 0.5)
 GEOMETRY = Geometry.of(box_profile(6.0), np.array([2.5, 8.5, 14.5]), VOXEL)
@@ -83,8 +88,61 @@ def test_training_volumes_are_brought_to_the_voxels_of_the_geometry(tmp_path):
 def test_rows_and_numbers_become_sources(tmp_path):
     row = {"name": "t", "voxel_size_um": [1, 2, 3], "offset": None}
     expected = TrainingStack("t", tmp_path / "t.tif", (1, 2, 3), None)
-    assert source_of(row, str(tmp_path / "t.tif")) == expected
-    assert source_of(7, None) == 7
+    assert source_of(row, {"volume": str(tmp_path / "t.tif")}) == expected
+    assert source_of(7, {}) == 7
+    own = {"name": "s", "axis": "x", "tiling": {"tile": 64}}
+    inputs = {"projections": "p.zarr", "units": ["a.zarr", "b.zarr"]}
+    units = (Path("a.zarr"), Path("b.zarr"))
+    assert source_of(own, inputs) == OwnVolume("s", "x", Path("p.zarr"), units, Tiling(tile=64))
+
+
+def write_own_inr(folder, channels):
+    """Write a sample of 3 time points whose INR tells time, channel and place of every voxel."""
+    shape, grid = (3, channels, 2, 10, 14), AxialGrid(0.0, VOXEL[0], 12)
+    data = da.zeros(shape, dtype="float32", chunks=(1, 1, *shape[2:]))
+    measured = Projections(data, np.array([2.5, 8.5]), box_profile(6.0), grid, VOXEL[1:], "photons")
+    write_projections(folder / "projections.zarr", measured)
+    units = list_units(shape, tile=256, halo=2)
+    z, y, x = np.meshgrid(np.arange(12), np.arange(10), np.arange(14), indexing="ij")
+    place = (1 + z + 100 * y + 10000 * x).astype(np.float32)
+    with UnitWriter(folder / "inr.zarr", units, (12, 10, 14)) as writer:
+        for unit in units:
+            writer.write(unit, {}, volume=(10 * unit.t + unit.c + 1) * place)
+    return place
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("axis", ["y", "x"])
+def test_a_sample_is_seen_along_its_lateral_axes(tmp_path, axis, channels):
+    place = write_own_inr(tmp_path, channels)
+    units = (tmp_path / "inr.zarr",)
+    source = OwnVolume("s", axis, tmp_path / "projections.zarr", units, Tiling(halo=2))
+    # The voxels of the turned volume: what was wide along z is wide along the axis now.
+    turned = {"y": (0.5, 1.0, 0.5), "x": (0.5, 0.5, 1.0)}[axis]
+    found = training_volumes(source, replace(GEOMETRY, voxel_size_um=turned), SEED)
+    assert len(found) == channels
+    for channel, (name, (volume, digest)) in enumerate(found.items()):
+        expected = (11 + channel) * np.swapaxes(place, 0, {"y": 1, "x": 2}[axis])
+        np.testing.assert_array_equal(volume, expected)
+        assert name.startswith(f"s (its own INR along {axis})") and digest == ""
+    # On the voxels of the sample itself, half as many slices remain of the finer axis.
+    resampled = training_volumes(source, GEOMETRY, SEED)
+    for volume, _ in resampled.values():
+        assert volume.shape == {"y": (5, 24, 14), "x": (7, 10, 24)}[axis]
+
+
+def test_own_volumes_become_training_acquisitions(tmp_path):
+    write_own_inr(tmp_path, 1)
+    units = (tmp_path / "inr.zarr",)
+    source = OwnVolume("s", "y", tmp_path / "projections.zarr", units, Tiling(halo=2))
+    main(source, GEOMETRY, Spectral(), INR, SEED, 1, tmp_path / "own")
+    (path,) = (tmp_path / "own").iterdir()
+    found = SimulatedAcquisition.load(path)
+    ((volume, _),) = training_volumes(source, GEOMETRY, SEED).values()
+    np.testing.assert_allclose(
+        found.truth, volume * (found.truth.max() / volume.max()), rtol=2e-3, atol=1e-5
+    )
+    assert found.projections.shape[1:] == volume.shape[1:]
 
 
 @pytest.mark.parametrize("channels", [1, 2])

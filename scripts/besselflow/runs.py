@@ -27,7 +27,8 @@ SHIPPED_PRIOR = Path(__file__).parents[2] / "workflow" / "priors" / "phantoms.sa
 """The prior that comes with BesselFlow; its model card lies beside it."""
 
 _MEMORY = ".exclusions.json"
-_PRIORS = ("auto", "train", "shipped")
+_PRIORS = ("auto", "train", "own", "shipped")
+_OWN = "own-"
 _FEWEST_PHANTOMS = 12
 
 
@@ -122,10 +123,15 @@ class Run:
             ).kernel
         return Geometry.of(parse_beam_profile(row.beam_profile), positions, voxel_size_um, kernel)
 
-    def geometry_of_key(self, key: str) -> Geometry:
-        """Return the geometry with an identifier, which one of the samples has."""
-        found = (self.geometry_of(sample) for sample in self.tests)
-        return next(geometry for geometry in found if geometry.key == key)
+    def geometry_of_prior(self, key: str) -> Geometry:
+        """Return the geometry that a prior of this run, one of `trained_priors`, is trained for."""
+        sample = next(name for name in self.tests if self._key_of_prior(name) == key)
+        return self.geometry_of(sample)
+
+    def _key_of_prior(self, sample: str) -> str:
+        if self._chosen_prior == "own":
+            return f"{_OWN}{sample}"
+        return self.geometry_of(sample).key
 
     @property
     def _chosen_prior(self) -> str:
@@ -135,27 +141,34 @@ class Run:
         return chosen
 
     @property
-    def trained_geometries(self) -> list[str]:
-        """Identifiers of the geometries that this run trains a prior for."""
-        if self._chosen_prior != "train":
+    def trained_priors(self) -> list[str]:
+        """Identifiers of the priors that this run trains: one per geometry, or one per sample."""
+        if self._chosen_prior not in ("train", "own"):
             return []
-        return sorted({self.geometry_of(sample).key for sample in self.tests})
+        return sorted({self._key_of_prior(sample) for sample in self.tests})
 
     def prior_of(self, sample: str) -> Path:
         """Return where the prior of a sample lies, or will lie once it is trained."""
         chosen = self._chosen_prior
         if chosen == "shipped":
             return SHIPPED_PRIOR
-        if chosen != "train":
+        if chosen not in ("train", "own"):
             return Path(chosen)
-        return Path(self.config.results) / "priors" / f"{self.geometry_of(sample).key}.safetensors"
+        return Path(self.config.results) / "priors" / f"{self._key_of_prior(sample)}.safetensors"
 
-    @property
-    def training_items(self) -> list[str]:
-        """What a prior is trained on: the `role: train` samples, and phantoms."""
-        settings, samples = self.config.prior, [f"train-{name}" for name in self.trains]
-        count = settings.phantoms if samples else max(settings.phantoms, _FEWEST_PHANTOMS)
-        return samples + [f"phantom-{number}" for number in range(count)]
+    def training_items(self, key: str) -> list[str]:
+        """Return what a prior, one of `trained_priors`, is trained on.
+
+        Besides phantoms, these are the `role: train` samples or, seen along either lateral axis,
+        the INR of its own sample.
+        """
+        count = self.config.prior.phantoms
+        if key.startswith(_OWN):
+            known = [f"{key}-{axis}" for axis in ("y", "x")]
+        else:
+            known = [f"train-{name}" for name in self.trains]
+            count = count if known else max(count, _FEWEST_PHANTOMS)
+        return known + [f"phantom-{number}" for number in range(count)]
 
     def why_not_held_out(self, sample: str) -> str | None:
         """Say in a sentence why a sample's methods can't be ranked by prediction, or None."""

@@ -1,9 +1,12 @@
 """The prior in a real run: trained on what is simulated, checked, followed, and used again."""
 
+import json
+
 import pytest
 
 from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.store import open_units
+from tiny_runs import SETTINGS as TINY
 from tiny_runs import TinyFacility, job_counts
 
 pytestmark = pytest.mark.workflow
@@ -45,3 +48,22 @@ def test_a_prior_is_trained_checked_and_used_again(tmp_path):
     other.add_test("elsewhere", seed=8)
     planned = job_counts(other.run("--dry-run").stdout)
     assert planned["refine"] == planned["safeguard"] == 1 and "train_prior" not in planned
+
+
+def test_a_prior_learns_from_the_sample_and_not_from_what_it_is_checked_on(tmp_path):
+    facility = TinyFacility(tmp_path, **SETTINGS, prior=TINY["prior"] | {"weights": "own"})
+    facility.add_test("many", step_um=1.5, known=False)
+    facility.add_train("other")
+    found = facility.run(UNITS)
+    assert found.returncode == 0, found.stdout
+    priors = facility.results / "priors"
+    info = json.loads((priors / "own-many.json").read_text(encoding="utf-8"))
+    assert info["trained_on"] == [f"many (its own INR along {axis})" for axis in "xy"]
+    # What it learns from is the INR of what is left when projections are withheld.
+    thinned = facility.results / "many" / "held_out" / "units" / "inr-0.zarr"
+    own = open_units([thinned]).arrays["volume"][0].compute()
+    (path,) = (priors / "own-many" / "own-many-y").glob("*.npz")
+    truth = SimulatedAcquisition.load(path).truth
+    expected = own.swapaxes(0, 1)
+    assert truth / truth.max() == pytest.approx(expected / expected.max(), abs=1e-3)
+    assert "Nothing to be done" in facility.run(UNITS).stdout

@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
@@ -53,8 +54,8 @@ wildcard_constraints:
     part="|/held_out",
     baseline="|".join(BASELINES),
     shard=r"\d+",
-    geometry="|".join([*RUN.trained_geometries, ANY_BEAM]),
-    item="(train|phantom)-[^/]+",
+    geometry="|".join(map(re.escape, [*RUN.trained_priors, ANY_BEAM])),
+    item="(train|phantom|own)-[^/]+",
 
 
 def exclusion_marker():

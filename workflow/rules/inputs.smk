@@ -44,22 +44,40 @@ def prior_of(wildcards):
 
 def training_items(wildcards):
     """The simulated acquisitions of all training volumes; those of any beam are of phantoms."""
-    items = RUN.training_items
     if wildcards.geometry == ANY_BEAM:
         items = [f"phantom-{number}" for number in range(CONFIG.prior.phantoms)]
+    else:
+        items = RUN.training_items(wildcards.geometry)
     return [f"{RESULTS}/priors/{wildcards.geometry}/{item}" for item in items]
 
 
 def training_stack(wildcards):
+    """What is imaged; of a sample's own volume, that which never saw the withheld projections.
+
+    Else a prior would know what it is checked on.
+    """
     kind, name = wildcards.item.split("-", 1)
-    return {"volume": str(RUN.trains[name].ground_truth)} if kind == "train" else {}
+    if kind == "train":
+        return {"volume": str(RUN.trains[name].ground_truth)}
+    if kind == "phantom":
+        return {}
+    sample = name.rsplit("-", 1)[0]
+    part = "" if RUN.why_not_held_out(sample) else "/held_out"
+    own = SimpleNamespace(sample=sample, part=part)
+    return {
+        "projections": PROJECTIONS.format(sample=sample, part=part),
+        "units": inr_units_of(own),
+    }
 
 
 def training_source(wildcards):
-    """The row of a training sample, or the number of a phantom."""
+    """The row of a training sample, the number of a phantom, or the view of a sample's own INR."""
     kind, name = wildcards.item.split("-", 1)
     if kind == "phantom":
         return int(name)
+    if kind == "own":
+        sample, axis = name.rsplit("-", 1)
+        return {"name": sample, "axis": axis, "tiling": CONFIG.tiling.model_dump()}
     sample = RUN.trains[name]
     return {
         "name": sample.name,
@@ -71,7 +89,7 @@ def training_source(wildcards):
 def training_geometry(wildcards):
     if wildcards.geometry == ANY_BEAM:
         return None
-    return RUN.geometry_of_key(wildcards.geometry).as_dict()
+    return RUN.geometry_of_prior(wildcards.geometry).as_dict()
 
 
 def safeguard_inputs(wildcards):
@@ -136,7 +154,7 @@ def baseline_settings(wildcards):
 
 def tiling_of(wildcards):
     """What is left when projections are withheld is small enough for a single job."""
-    shards = {"shards": 1} if wildcards.get("part") else {}
+    shards = {"shards": 1} if getattr(wildcards, "part", "") else {}
     return CONFIG.tiling.model_dump() | shards
 
 
@@ -189,7 +207,7 @@ def prior_info_of(wildcards):
     if "diffusion" not in CONFIG.methods:
         return []
     info = RUN.prior_of(wildcards.sample).with_suffix(".json")
-    return str(info) if info.exists() or info.stem in RUN.trained_geometries else []
+    return str(info) if info.exists() or info.stem in RUN.trained_priors else []
 
 
 def benchmarks_of(wildcards):

@@ -99,9 +99,11 @@ class Prior(Section):
         "auto",
         description="Which prior to use: `shipped`, the one that comes with BesselFlow, trained on "
         "phantoms under many beams; `train`, one trained for the beam and step of each sample on "
-        "the `role: train` samples and `prior.phantoms`; the path of a `.safetensors` file that an "
-        "earlier run left in `priors/`; or `auto`: `train` where the sheet has `role: train` "
-        "samples, else `shipped`.",
+        "the `role: train` samples and `prior.phantoms`; `own`, one trained for every sample on "
+        "the INR of its own projections, turned so that what was resolved laterally stands for the "
+        "depth, and on `prior.phantoms`; the path of a `.safetensors` file that an earlier run "
+        "left in `priors/`; or `auto`: `train` where the sheet has `role: train` samples, else "
+        "`shipped`.",
     )
     channels: list[Positive] = Field(
         [48, 96, 128],
