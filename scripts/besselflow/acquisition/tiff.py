@@ -209,6 +209,13 @@ def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
         end = max((o + n for o, n in zip(offsets, lengths, strict=False)), default=0)
         if end > size:
             raise _truncated(path, f"page {number}", end, size)
+        # They would be read as zeros.
+        absent = sum(count == 0 for count in lengths)
+        if absent:
+            raise InputError(
+                f"{path}: {absent} of {len(lengths)} tiles or strips of page {number} were never "
+                f"written; export the stack again"
+            )
     series = tif.series[0]
     missing = sum(page is None for page in series.pages)
     if missing:
