@@ -1,10 +1,11 @@
 r"""The error that is left after the best affine map of the intensities.
 
 A method may find the right structures on another scale of intensity, or above another background.
-With :math:`a, b` from least squares over all scored voxels, the error of :math:`a x + b` tells
-structure from scale, as the scale-invariant PSNR of Weigert et al., Nat. Methods 15, 1090 (2018)
-does for single images. Centred moments of single slices, combined afterwards, give everything in
-one pass over the volume, without the cancellation that plain sums of squares suffer.
+With :math:`a, b` from least squares over all scored voxels, neither volume being clipped, the error
+of :math:`a x + b` tells structure from scale, as the scale-invariant PSNR of Weigert et al., Nat.
+Methods 15, 1090 (2018) does for single images. Centred moments of single slices, combined
+afterwards, give everything in one pass over the volume, without the cancellation that plain sums of
+squares suffer.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def _score_stack(
             if survey.scaling is not None:
                 moments = local_moments(raw, raw_true, window)
                 row["micro_ssim"] = float(similarity(moments, survey.scaling).mean())
-            row |= slice_overlap(guess, true, threshold) | slice_moments(raw, true)
+            row |= slice_overlap(guess, true, threshold) | slice_moments(raw, raw_true)
             row |= slice_published(raw, raw_true, survey.extremes, survey.true_extremes)
             rows.append(row | {name: int(counts[place]) for name, counts in covered.items()})
     return pd.DataFrame(rows)
