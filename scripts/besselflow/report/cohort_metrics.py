@@ -39,18 +39,18 @@ COHORT_METRICS = (
     CohortMetric("micro_ssim", "MicroSSIM", "", 3, 1),
     CohortMetric("dice", "Dice", "", 3, 1),
     CohortMetric("dice_best", "Dice, best threshold", "", 3, 1),
-    CohortMetric("centreline_dice", "centre-line Dice", "", 3, 1),
-    CohortMetric("resolution_z", "resolution z", "µm", 2, -1),
-    CohortMetric("resolution_y", "resolution y", "µm", 2, -1),
-    CohortMetric("resolution_x", "resolution x", "µm", 2, -1),
+    CohortMetric("centreline_dice", "Centre-line Dice", "", 3, 1),
+    CohortMetric("resolution_z", "Resolution z", "µm", 2, -1),
+    CohortMetric("resolution_y", "Resolution y", "µm", 2, -1),
+    CohortMetric("resolution_x", "Resolution x", "µm", 2, -1),
     CohortMetric("psnr_unseen", "PSNR, unseen slices", "dB", 2, 1),
-    CohortMetric("coverage_50", "in 50 % interval", "", 2, 0),
-    CohortMetric("coverage_90", "in 90 % interval", "", 2, 0),
-    CohortMetric("held_out_psnr", "prediction of withheld data", "dB", 2, 1),
+    CohortMetric("coverage_50", "In 50 % interval", "", 2, 0),
+    CohortMetric("coverage_90", "In 90 % interval", "", 2, 0),
+    CohortMetric("held_out_psnr", "Prediction of withheld data", "dB", 2, 1),
     CohortMetric("chi2", "chi²", "", 2, 0),
-    CohortMetric("structure", "structure left", "", 2, -1),
-    CohortMetric("determined", "determined share", "", 2, 0),
-    CohortMetric("scale", "fitted scale", "", 3, 0),
+    CohortMetric("structure", "Structure left", "", 2, -1),
+    CohortMetric("determined", "Determined share", "", 2, 0),
+    CohortMetric("scale", "Fitted scale", "", 3, 0),
     CohortMetric("published_psnr", "PSNR as published", "dB", 2, 1),
     CohortMetric("published_dice", "Dice as published", "", 3, 1),
 )
@@ -59,7 +59,7 @@ COHORT_METRICS = (
 TABLE_KEYS = ("psnr", "gain", "ssim", "dice", "resolution_z", "chi2")
 """What the table of samples shows of the final method."""
 
-GAIN = CohortMetric("gain", "gain", "dB", 2, 1)
+GAIN = CohortMetric("gain", "Gain", "dB", 2, 1)
 """PSNR above that of interpolation."""
 
 BY_KEY = {metric.key: metric for metric in (*COHORT_METRICS, GAIN)}

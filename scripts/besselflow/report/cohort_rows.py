@@ -189,7 +189,7 @@ def _describe(
         scores["gain"] = scores["psnr"] - baseline
     errors, page = own / "held_out.tsv", own / "report.html"
     ranking = read_ranking(errors) if status.status == "done" and errors.exists() else []
-    facts = SampleFacts(status.status, status.role, status.stage, final, by_method, ranking)
+    facts = SampleFacts(status.status, status.role, status.reason, final, by_method, ranking)
     stages = [*own.glob("benchmarks/*.tsv"), *own.glob("held_out/benchmarks/*.tsv")]
     times = [seconds for path in stages if (seconds := _read_seconds(path)) is not None]
     return SampleRow(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Literal
 
 from besselflow.held_out import Prediction
@@ -34,6 +35,7 @@ _FITS = {
     "overfits": "follows the noise of the projections (overfits)",
 }
 _NOTICEABLE_DB = 0.05
+_LONGEST_REASON = 120
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class SampleFacts:
     ----------
     status, role : str
         As in `SampleStatus`.
-    stage : str or None
-        Where it failed or was excluded.
+    reason : str or None
+        Why it failed or was excluded.
     final : str
         Method of the final volume.
     scores : mapping
@@ -79,7 +81,7 @@ class SampleFacts:
 
     status: str
     role: str
-    stage: str | None
+    reason: str | None
     final: str
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     ranking: Sequence[Prediction] = ()
@@ -95,10 +97,9 @@ def light_of(facts: SampleFacts) -> Light:
 
 def _outcome(facts: SampleFacts) -> Light | None:
     """Signal that there is no volume."""
-    if facts.status == "failed":
-        return Light("stop", f"failed at {facts.stage}" if facts.stage else "failed")
-    if facts.status == "excluded":
-        return Light("stop", "excluded at the check of the input")
+    if facts.status != "done":
+        reason = facts.reason or "no reason was recorded"
+        return Light("stop", shorten(reason, _LONGEST_REASON, placeholder=" …"))
     return Light("none", "") if facts.role == "train" else None
 
 
@@ -114,8 +115,8 @@ def _verdict(facts: SampleFacts) -> Light | None:
         return Light("check", "; ".join(doubts))
     if verdict.tone == "good":
         return Light("good", _success(facts))
-    agrees = "explains its projections; " if "chi2" in own else ""
-    return Light("unverified", f"{agrees}no ground truth, so its accuracy is unknown")
+    agrees = "; it explains its projections" if "chi2" in own else ""
+    return Light("unverified", f"no ground truth{agrees}")
 
 
 SIGNALS: tuple[Callable[[SampleFacts], Light | None], ...] = (_outcome, _verdict)
