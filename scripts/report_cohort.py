@@ -7,7 +7,10 @@ from besselflow.report import SampleStatus, write_cohort_report
 
 
 def list_statuses(
-    samples: list[str], rejected: dict[str, str], trains: list[str]
+    samples: list[str],
+    rejected: dict[str, str],
+    trains: list[str],
+    extras: dict[str, dict[str, str]] | None = None,
 ) -> list[SampleStatus]:
     """Put together what became of every sample when nothing failed while it was computed.
 
@@ -19,9 +22,12 @@ def list_statuses(
         Sample that the check of the input excluded -> the reason.
     trains : list of str
         Samples that only served as training data.
+    extras : dict or None
+        Sample -> its further columns in the sheet.
     """
+    extras = extras or {}
     return [
-        *(SampleStatus(name, "test", "done") for name in samples),
+        *(SampleStatus(name, "test", "done", extra=extras.get(name, {})) for name in samples),
         *(
             SampleStatus(name, "test", "excluded", "the check of the input", reason)
             for name, reason in rejected.items()
@@ -58,6 +64,6 @@ if __name__ == "__main__":
         report=snakemake.output.report,
         metrics=snakemake.output.metrics,
         results=params.results,
-        statuses=list_statuses(params.samples, params.rejected, params.trains),
+        statuses=list_statuses(params.samples, params.rejected, params.trains, params.extras),
         final=params.final,
     )

@@ -29,7 +29,7 @@ def test_empty_configuration_is_the_default():
         ({"tilling": {}}, "tilling", 'did you mean "tiling"?'),
         ({"inr": {"step": 3}}, "inr.step", 'did you mean "steps"?'),
         ({"prior": {"chanels": [8, 8]}}, "prior.chanels", 'did you mean "channels"?'),
-        ({"evaluate": {"xyzzy": 3}}, "evaluate.xyzzy", "known keys: ssim_window"),
+        ({"evaluate": {"xyzzy": 3}}, "evaluate.xyzzy", "known keys: ssim_window, centreline"),
     ],
 )
 def test_unknown_keys_get_a_suggestion(values, key, remedy):
@@ -53,6 +53,8 @@ def test_unknown_keys_get_a_suggestion(values, key, remedy):
         ({"prior": {"channels": [24, 50]}}, "prior.channels", "multiples of 8"),
         ({"prior": {"patch": 60}}, "prior.patch", "multiple of 16"),
         ({"evaluate": {"ssim_window": 8}}, "evaluate.ssim_window", "odd"),
+        ({"evaluate": {"centreline": "maybe"}}, "evaluate.centreline", "`auto`, `true` or `false`"),
+        ({"evaluate": {"centreline": 7}}, "evaluate.centreline", "`auto`, `true` or `false`"),
         ({"prior": {"depth": 0}}, "prior.depth", "greater than 0"),
         ({"prior": {"weights": ""}}, "prior.weights", "at least 1 character"),
         ({"prior": {"weights": 1}}, "prior.weights", "valid string"),

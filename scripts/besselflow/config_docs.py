@@ -36,7 +36,8 @@ and lines that start with `#` are skipped.
 
 {columns}
 
-Further columns are kept as notes on the sample.
+Further columns are kept as notes on the sample. Where one of them has 2 to 12 different values,
+such as a column `group`, the page of all samples filters by it and compares the groups.
 
 - Numbers have a decimal point and no unit: `0.5`, not `0,5` or `0.5um`.
 - Relative paths start from the folder of the sheet, or, where nothing is there, from the working

@@ -111,6 +111,11 @@ class Run:
         """Return one text per excluded sample."""
         return {name: "\n".join(problems) for name, problems in self.rejected.items()}
 
+    @property
+    def extras(self) -> dict[str, dict[str, str]]:
+        """Further columns of the sheet by sample to reconstruct, for the cohort's page."""
+        return {name: dict(sample.extra) for name, sample in self.tests.items()}
+
     def geometry_of(self, sample: str) -> Geometry:
         """Return the geometry that a sample's prior is trained for."""
         row = self.tests[sample]
@@ -237,19 +242,25 @@ class Run:
         shared = next((failure for failure in failed if failure.sample is None), None)
         statuses = []
         for name in self.tests:
-            failure = first.get(name)
+            failure, extra = first.get(name), self.tests[name].extra
             if failure is None and not (results / name / "report.html").exists():
                 failure = shared
             if failure is not None:
                 statuses.append(
-                    SampleStatus(name, "test", "failed", failure.stage, failure.reason, failure.log)
+                    SampleStatus(
+                        name, "test", "failed", failure.stage, failure.reason, failure.log, extra
+                    )
                 )
             elif (results / name / "report.html").exists():
-                statuses.append(SampleStatus(name, "test", "done", None, None, None))
+                statuses.append(SampleStatus(name, "test", "done", extra=extra))
             else:
                 statuses.append(
                     SampleStatus(
-                        name, "test", "failed", None, "the run stopped before it was done", None
+                        name,
+                        "test",
+                        "failed",
+                        reason="the run stopped before it was done",
+                        extra=extra,
                     )
                 )
         for name, reason in self.reasons().items():

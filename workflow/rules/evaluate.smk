@@ -10,6 +10,9 @@ rule evaluate:
     output:
         metrics=f"{RESULTS}/{{sample}}/metrics.tsv",
         slices=f"{RESULTS}/{{sample}}/slice_metrics.tsv",
+        sweep=f"{RESULTS}/{{sample}}/evaluation/dice_by_threshold.tsv",
+        shells=f"{RESULTS}/{{sample}}/evaluation/shell_correlation.tsv",
+        conditions=f"{RESULTS}/{{sample}}/evaluation/conditions.json",
     log:
         f"{RESULTS}/{{sample}}/logs/evaluate.log",
     benchmark:
@@ -24,6 +27,7 @@ rule evaluate:
         methods=list(CONFIG.methods),
         uncertain=CONFIG.uncertain_methods,
         ssim_window=CONFIG.evaluate.ssim_window,
+        centreline=CONFIG.evaluate.centreline,
     message:
         "{wildcards.sample}: comparing the methods"
     script:

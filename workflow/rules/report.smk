@@ -51,9 +51,32 @@ rule report_cohort:
         report=report(
             f"{RESULTS}/report.html",
             category="Cohort",
+            labels={"file": "page of all samples"},
             caption="../report/cohort.rst",
         ),
-        metrics=f"{RESULTS}/metrics.tsv",
+        metrics=report(
+            f"{RESULTS}/metrics.tsv",
+            category="Cohort",
+            labels={"file": "all scores"},
+            caption="../report/metrics.rst",
+        ),
+        table=report(
+            f"{RESULTS}/report.csv",
+            category="Cohort",
+            labels={"file": "one line per sample"},
+            caption="../report/samples.rst",
+        ),
+        comparisons=report(
+            f"{RESULTS}/report_comparisons.csv",
+            category="Cohort",
+            labels={"file": "paired comparisons of methods"},
+            caption="../report/comparisons.rst",
+        ),
+        multiqc=[
+            f"{RESULTS}/multiqc/besselflow_general_mqc.json",
+            f"{RESULTS}/multiqc/besselflow_samples_mqc.json",
+            f"{RESULTS}/multiqc/besselflow_psnr_mqc.tsv",
+        ],
     log:
         f"{RESULTS}/logs/report_cohort.log",
     benchmark:
@@ -70,6 +93,7 @@ rule report_cohort:
         trains=list(RUN.trains),
         results=subpath(output.report, parent=True),
         final=CONFIG.final,
+        extras=RUN.extras,
     message:
         "writing the report of all samples"
     script:

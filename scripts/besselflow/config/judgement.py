@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,7 +14,13 @@ class Evaluate(Section):
     """Scores against ground truth."""
 
     ssim_window: Annotated[int, Field(ge=3)] = Field(
-        7, description="Edge length of the SSIM window in pixels; odd."
+        7, description="Edge length of the windows of SSIM and MicroSSIM in pixels; odd."
+    )
+    centreline: Literal["auto"] | bool = Field(
+        "auto",
+        description="Whether the centre lines of result and ground truth are compared (clDice), "
+        "which makes sense for vessels and neurites. `auto`: where the parts of the ground truth "
+        "above its threshold are at least 15 times longer than thick.",
     )
 
     @field_validator("ssim_window")

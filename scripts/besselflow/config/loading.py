@@ -93,6 +93,8 @@ def _explain(error: dict[str, Any], location: tuple, source: str) -> Problem:
         message = "it must be `auto` or a positive number"
         if location == ("refine", "trust"):
             message = "it must be `auto` or a number from 0 to 1"
+    elif location == ("evaluate", "centreline"):
+        message = "it must be `auto`, `true` or `false`"
     return Problem(source, message, remedy, column=key, value=value, kind="key")
 
 

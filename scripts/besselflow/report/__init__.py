@@ -1,7 +1,8 @@
 """Self-contained HTML reports: of a sample, of the whole cohort, and of several configurations."""
 
 from besselflow.report.ablation_page import write_ablation
-from besselflow.report.cohort_page import SampleStatus, write_cohort_report
+from besselflow.report.cohort_page import write_cohort_report
+from besselflow.report.cohort_rows import SampleStatus
 from besselflow.report.inputs import SampleReportInputs, ValidationFiles
 from besselflow.report.sample_page import write_sample_report
 

@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from functools import partial
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pandas as pd
 
-from besselflow.metrics import METRIC_COLUMNS
-from besselflow.report.figures import draw_score_distribution
-from besselflow.report.page import image_uri, themed_figure, to_grey, write_page
-from besselflow.report.pictures import display_window, load_preview
-from besselflow.report.trust import read_ranking
+from besselflow.paired import SIGNIFICANCE, Comparison, compare_methods
+from besselflow.report.cohort_files import (
+    write_comparisons,
+    write_multiqc,
+    write_sample_table,
+)
+from besselflow.report.cohort_metrics import BY_KEY, COHORT_METRICS, TABLE_KEYS, directions
+from besselflow.report.cohort_rows import (
+    SampleRow,
+    SampleStatus,
+    describe_samples,
+    gather_metrics,
+    group_columns,
+    link,
+)
+from besselflow.report.lights import LABELS, LEVELS
+from besselflow.report.page import format_number, write_page
 from besselflow.store import write_tsv
-from besselflow.validation import judge_fit
 
-_THUMBNAIL_PIXELS = 96
-_ORDER = {"failed": 0, "excluded": 1, "done": 2}
-
-
-@dataclass(frozen=True)
-class SampleStatus:
-    """How far a sample came.
-
-    Attributes
-    ----------
-    sample : str
-        Name.
-    role : str
-        ``test`` or ``train``.
-    status : str
-        ``done``; ``failed`` while it was computed; ``excluded`` by the check of its input.
-    stage : str or None
-        Stage at which it failed.
-    reason : str or None
-        Why it failed or was excluded.
-    log : str or None
-        Log file that ends with the error, relative to the working directory.
-    """
-
-    sample: str
-    role: str
-    status: Literal["done", "failed", "excluded"]
-    stage: str | None = None
-    reason: str | None = None
-    log: str | None = None
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One line of the table of samples; links are relative to the page."""
-
-    status: SampleStatus
-    thumbnail: str | None
-    page: str | None
-    log: str | None
-    scores: dict[str, float]
-    predictor: str
-    fit: str
+_MANY = 6
 
 
 def write_cohort_report(
@@ -70,7 +37,11 @@ def write_cohort_report(
     statuses: list[SampleStatus],
     final: str,
 ) -> None:
-    """Write the page of all samples, and the table of all their scores.
+    """Write the page of all samples, and the tables of all that it shows.
+
+    Beside the page stand a table of the samples and one of the comparisons, named as the page with
+    the endings ``.csv`` and ``_comparisons.csv``, and a folder ``multiqc`` with files that MultiQC
+    finds by itself.
 
     Parameters
     ----------
@@ -85,83 +56,119 @@ def write_cohort_report(
     final : str
         Method whose scores the table shows.
     """
-    results, folder = Path(results), Path(path).parent
-    metrics = _gather_metrics(results, statuses)
+    path, results = Path(path), Path(results)
+    metrics = gather_metrics(results, statuses)
     write_tsv(metrics_path, metrics)
-    rows = [
-        _describe_sample(status, results, folder, metrics, final)
-        for status in sorted(statuses, key=lambda s: (_ORDER[s.status], s.role, s.sample))
+    rows = describe_samples(statuses, results, path.parent, metrics, final)
+    comparisons = compare_methods(metrics, final, directions())
+    files = [
+        Path(metrics_path),
+        write_sample_table(path.with_suffix(".csv"), rows, metrics),
+        write_comparisons(path.with_name(f"{path.stem}_comparisons.csv"), comparisons),
     ]
-    scored = metrics[metrics["metric"] == "psnr"]
+    write_multiqc(path.parent / "multiqc", rows, metrics, final)
+    groups = group_columns(statuses)
+    compared = [metric for metric in COHORT_METRICS if metric.key in set(metrics["metric"])]
     write_page(
         path,
         "cohort.html.j2",
         title="Cohort · BesselFlow",
         summary=_summarise(rows, final),
         trouble=[row for row in rows if row.status.status != "done"],
+        many=_MANY,
         rows=rows,
         final=final,
-        metrics_link=os.path.relpath(metrics_path, folder),
-        distribution=(
-            themed_figure(partial(draw_score_distribution, metrics, final)) if len(scored) else None
-        ),
-        n_scored=scored["sample"].nunique(),
+        groups=groups,
+        columns=[BY_KEY[key] for key in TABLE_KEYS if any(key in row.scores for row in rows)],
+        lights=[(level, LABELS[level]) for level in LEVELS if _count(rows, level)],
+        has_predictors=any(row.predictor for row in rows),
+        metrics=compared,
+        titles=BY_KEY,
+        medians=_medians(metrics, compared),
+        methods=list(dict.fromkeys(metrics["method"])),
+        comparisons=[(each, describe_comparison(each)) for each in comparisons],
+        data=_chart_data(metrics, compared, statuses, groups, final),
+        files=[link(file, path.parent) for file in files],
+        n_scored=metrics.loc[metrics["metric"] == "psnr", "sample"].nunique(),
     )
 
 
-def _gather_metrics(results: Path, statuses: list[SampleStatus]) -> pd.DataFrame:
-    paths = [
-        results / status.sample / "metrics.tsv" for status in statuses if status.status == "done"
-    ]
-    tables = [pd.read_csv(path, sep="\t", dtype={"sample": str}) for path in paths if path.exists()]
-    tables = [table for table in tables if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=METRIC_COLUMNS)
+def describe_comparison(comparison: Comparison) -> str:
+    """Say in words what a comparison shows, and what it can't show.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        A method against another one.
+    """
+    count = f"{comparison.n} {_samples(comparison.n)}"
+    if comparison.is_too_small:
+        return (
+            f"too few to tell: {count} can't give p below {comparison.smallest_p:.2g}, "
+            f"whatever their scores"
+        )
+    if comparison.p_holm >= SIGNIFICANCE:
+        return "no difference is shown"
+    word = "better" if comparison.rank_biserial > 0 else "worse"
+    return f"{comparison.method} is {word} than {comparison.other}"
 
 
-def _describe_sample(
-    status: SampleStatus, results: Path, folder: Path, metrics: pd.DataFrame, final: str
-) -> _Row:
-    own = metrics[metrics["sample"] == status.sample]
-    by_method = {
-        str(method): dict(zip(table["metric"], table["value"].astype(float), strict=True))
-        for method, table in own.groupby("method")
+def _count(rows: list[SampleRow], level: str) -> int:
+    return sum(row.light.level == level for row in rows)
+
+
+def _medians(metrics: pd.DataFrame, compared: list) -> list[tuple[str, dict[str, str]]]:
+    """Return metric -> method -> median as text, for readers without scripts."""
+    table = metrics.groupby(["metric", "method"], sort=False)["value"].median()
+    found = []
+    for metric in compared:
+        values = table[metric.key]
+        texts = {str(name): format_number(value, metric.digits) for name, value in values.items()}
+        found.append((metric.heading, texts))
+    return found
+
+
+def _chart_data(
+    metrics: pd.DataFrame,
+    compared: list,
+    statuses: list[SampleStatus],
+    groups: dict[str, list[str]],
+    final: str,
+) -> dict[str, Any]:
+    """Return all scores for the drawings of the page, by metric, method and sample."""
+    samples = list(dict.fromkeys(metrics["sample"]))
+    methods = list(dict.fromkeys(metrics["method"]))
+    extras = {status.sample: status.extra for status in statuses}
+    values = {}
+    for metric in compared:
+        own = metrics[metrics["metric"] == metric.key]
+        wide = own.pivot_table(index="sample", columns="method", values="value")
+        wide = wide.reindex(index=samples, columns=methods)
+        values[metric.key] = {
+            method: [_rounded(value) for value in wide[method]] for method in methods
+        }
+    return {
+        "final": final,
+        "samples": samples,
+        "methods": methods,
+        "metrics": [
+            {"key": metric.key, "heading": metric.heading, "digits": metric.digits}
+            for metric in compared
+        ],
+        "groups": {
+            name: {"values": found, "of": [extras[s].get(name, "") for s in samples]}
+            for name, found in groups.items()
+        },
+        "values": values,
     }
-    scores = dict(by_method.get(final, {}))
-    baseline = by_method.get("interpolation", {}).get("psnr")
-    if "psnr" in scores and baseline is not None and final != "interpolation":
-        scores["gain"] = scores["psnr"] - baseline
-    page = results / status.sample / "report.html"
-    return _Row(
-        status=status,
-        thumbnail=_thumbnail(results / status.sample / "volume.ome.zarr"),
-        page=_link(page, folder) if status.status == "done" and page.exists() else None,
-        log=_link(Path(status.log), folder) if status.log and Path(status.log).exists() else None,
-        scores=scores,
-        predictor=_best_predictor(results / status.sample / "held_out.tsv"),
-        fit=(judge_fit(scores["chi2"], scores.get("structure")) or "ok")
-        if "chi2" in scores
-        else "",
-    )
 
 
-def _best_predictor(errors: Path) -> str:
-    """Name the methods that predicted withheld projections best; empty where none was asked."""
-    ranking = read_ranking(errors) if errors.exists() else []
-    return ", ".join(each.method for each in ranking if each.tied)
+def _rounded(value: float) -> float | None:
+    """Round to what a drawing can show; not a number becomes null, which JSON knows."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def _link(target: Path, folder: Path) -> str:
-    return Path(os.path.relpath(target, folder)).as_posix()
-
-
-def _thumbnail(volume: Path) -> str | None:
-    if not volume.exists():
-        return None
-    values = load_preview(volume, _THUMBNAIL_PIXELS).values.max(axis=0)
-    return image_uri(to_grey(values, display_window(values)), quality=70)
-
-
-def _summarise(rows: list[_Row], final: str) -> str:
+def _summarise(rows: list[SampleRow], final: str) -> str:
     """Say in a sentence or two how many samples are done, and how good they are."""
     tests = [row for row in rows if row.status.role != "train"]
     counts = {
@@ -171,6 +178,9 @@ def _summarise(rows: list[_Row], final: str) -> str:
     text = f"{counts['done']} of {len(tests)} {_samples(len(tests))} finished"
     trouble = [f"{counts[name]} {word}" for name, word in _TROUBLE if counts[name]]
     text += f", {' and '.join(trouble)}." if trouble else "."
+    doubtful = _count(rows, "check")
+    if doubtful:
+        text += f" {doubtful} {'needs' if doubtful == 1 else 'need'} a look."
     psnr = pd.Series([row.scores["psnr"] for row in tests if "psnr" in row.scores], dtype=float)
     gain = pd.Series([row.scores["gain"] for row in tests if "gain" in row.scores], dtype=float)
     if len(psnr):

@@ -126,4 +126,7 @@ COLUMNS = (
 )
 
 ROLES = ("test", "train")
-RESERVED_NAMES = ("priors", "ablation", "logs", "methods", "report.html", "metrics.tsv")
+RESERVED_NAMES = (
+    *("priors", "ablation", "logs", "benchmarks", "methods", "multiqc"),
+    *("report.html", "report.csv", "report_comparisons.csv", "metrics.tsv"),
+)

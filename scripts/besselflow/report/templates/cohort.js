@@ -4,24 +4,33 @@
   const body = table.tBodies[0];
   const rows = [...body.rows];
   const filter = document.getElementById("filter");
-  const status = document.getElementById("status");
+  const chosen = [document.getElementById("status"), document.getElementById("light")];
+  const groups = [...document.querySelectorAll(".group-filter")];
   const count = document.getElementById("count");
+  const texts = new Map(rows.map((row) => [row, row.dataset.text.toLowerCase()]));
+
+  function fits(row, wanted) {
+    const groupOf = (each) => row.getAttribute(`data-group-${each.dataset.column}`);
+    return texts.get(row).includes(wanted)
+      && chosen.every((each) => each.value === "" || row.dataset[each.id] === each.value)
+      && groups.every((each) => each.value === "" || groupOf(each) === each.value);
+  }
 
   function narrow() {
     const wanted = filter.value.trim().toLowerCase();
     let shown = 0;
     for (const row of rows) {
-      row.hidden =
-        !row.dataset.text.toLowerCase().includes(wanted) ||
-        (status.value !== "" && row.dataset.status !== status.value);
+      row.hidden = !fits(row, wanted);
       if (!row.hidden) shown += 1;
     }
     count.textContent = `${shown} of ${rows.length} shown`;
   }
 
+  const order = new Intl.Collator(undefined, { numeric: true });
+
   function compare(a, b) {
     const x = Number(a), y = Number(b);
-    return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, undefined, { numeric: true }) : x - y;
+    return Number.isNaN(x) || Number.isNaN(y) ? order.compare(a, b) : x - y;
   }
 
   function sortBy(header) {
@@ -43,6 +52,9 @@
     button.addEventListener("click", () => sortBy(button.closest("th")));
   }
   filter.addEventListener("input", narrow);
-  status.addEventListener("change", narrow);
+  for (const each of [...chosen, ...groups]) each.addEventListener("change", narrow);
+  window.addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("details")) details.open = true;
+  });
   narrow();
 })();

@@ -1,0 +1,20 @@
+"""Scores of volumes against ground truth, as the literature says that they must be computed."""
+
+from besselflow.metrics.centreline import is_thin, score_centrelines
+from besselflow.metrics.fourier import correlate_shells, resolutions_um
+from besselflow.metrics.reference import Reference, describe_truth, scored_slices
+from besselflow.metrics.scores import METRIC_COLUMNS, PSNR_CAP_DB, Scores, score_volume
+
+__all__ = [
+    "METRIC_COLUMNS",
+    "PSNR_CAP_DB",
+    "Reference",
+    "Scores",
+    "correlate_shells",
+    "describe_truth",
+    "is_thin",
+    "resolutions_um",
+    "score_centrelines",
+    "score_volume",
+    "scored_slices",
+]
