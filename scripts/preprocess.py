@@ -11,7 +11,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import open_acquisition, read_stage_positions
 from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.corrections import counts_to_intensity, intensity_scale
 from besselflow.errors import InputError
@@ -60,7 +60,7 @@ def main(
     halo : int
         Pixels that the lateral kernel may reach to each side.
     """
-    stack = read_tiff_stack(acquisition)
+    stack = open_acquisition(acquisition)
     positions = read_stage_positions(stage_positions)
     if len(positions) != stack.data.shape[2]:
         raise InputError(
@@ -80,7 +80,7 @@ def main(
     intensity = counts_to_intensity(stack.data[:, :, order], offset, gain)
     unit = "photons" if gain else "counts"
     if ground_truth is not None:
-        slices = read_tiff_stack(ground_truth).data.shape[2]
+        slices = open_acquisition(ground_truth).data.shape[2]
         grid = AxialGrid(0.0, voxel_size_um[0], slices)
     else:
         grid = AxialGrid.covering(profile, positions, voxel_size_um[0])

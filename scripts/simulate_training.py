@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from besselflow.acquisition import read_tiff_stack
+from besselflow.acquisition import open_acquisition
 from besselflow.config import Inr, Spectral
 from besselflow.corrections import counts_to_intensity
 from besselflow.device import select_device
@@ -110,7 +110,7 @@ def training_volumes(
         kind, number = list(PHANTOMS)[source % len(PHANTOMS)], _PHANTOM_SEED + 1000 * seed + source
         return {f"phantom {kind} {number}": (_phantom(kind, number, geometry), "")}
     voxel = geometry.voxel_size_um
-    data = read_tiff_stack(source.path).data[0]
+    data = open_acquisition(source.path).data[0]
     factors = [own / wanted for own, wanted in zip(source.voxel_size_um, voxel, strict=True)]
     volumes = {}
     for channel in range(data.shape[0]):

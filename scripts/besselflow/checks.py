@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from besselflow.acquisition import Stack, read_stage_positions, read_tiff_stack
+from besselflow.acquisition import Stack, open_acquisition, read_stage_positions
 from besselflow.beam import AxialProfile, parse_beam_profile, read_lateral_psf
 from besselflow.errors import InputError, Problem
 from besselflow.projection import AxialGrid
@@ -167,7 +167,7 @@ def _check_test(findings: _Findings) -> Stack | None:
     """Check all files of a test sample and return its ground truth, where that is readable."""
     sample = findings.sample
     stack = findings.attempt(
-        "acquisition", sample.acquisition, lambda: read_tiff_stack(sample.acquisition)
+        "acquisition", sample.acquisition, lambda: open_acquisition(sample.acquisition)
     )
     if stack is not None:
         _check_acquisition(findings, stack)
@@ -192,7 +192,7 @@ def _check_test(findings: _Findings) -> Stack | None:
     if sample.ground_truth is None:
         return None
     truth = findings.attempt(
-        "ground_truth", sample.ground_truth, lambda: read_tiff_stack(sample.ground_truth)
+        "ground_truth", sample.ground_truth, lambda: open_acquisition(sample.ground_truth)
     )
     if truth is not None:
         _check_truth(findings, truth, stack)
@@ -381,7 +381,7 @@ def _check_seen(
 def _check_train(findings: _Findings) -> Stack | None:
     """Check the ground truth of a training sample and return it, where it is readable."""
     path = findings.sample.ground_truth
-    truth = findings.attempt("ground_truth", path, lambda: read_tiff_stack(path))
+    truth = findings.attempt("ground_truth", path, lambda: open_acquisition(path))
     if truth is None:
         return None
     shape = truth.data.shape[2:]
@@ -427,7 +427,7 @@ def _check_copy(findings: _Findings, train: _Print, tested: dict[str, _Print]) -
 
 def _equal_voxels(a: Path, b: Path) -> bool:
     """Compare two stacks of one shape, plane by plane, until they differ."""
-    first, second = read_tiff_stack(a).data, read_tiff_stack(b).data
+    first, second = open_acquisition(a).data, open_acquisition(b).data
     try:
         return all(
             np.array_equal(np.asarray(first[i]), np.asarray(second[i]))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import open_acquisition, read_stage_positions
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
@@ -281,7 +281,7 @@ def _check_leak(chosen: str, tests: list[Sample]) -> None:
     for sample in tests if names else ():
         if sample.ground_truth is None:
             continue
-        for channel in read_tiff_stack(sample.ground_truth).data[0]:
+        for channel in open_acquisition(sample.ground_truth).data[0]:
             name = names.get(fingerprint(np.asarray(channel, np.float32)))
             if name is not None:
                 raise InputError(
