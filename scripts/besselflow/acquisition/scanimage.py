@@ -96,9 +96,10 @@ def read_scanimage(path: Path, frames: Frames = "average") -> Acquisition:
             f"{path}: {len(_regions(rois))} regions of interest lie in strips below each other; "
             f"export each region as a stack of its own"
         )
-    series = list(_series(path))
+    averaged = _integer(header.get("SI.hScan2D.logAverageFactor"), 1)
+    series = list(_series(path, averaged))
     channels = _channels(header)
-    layout, positions, sources = _layout(header, path)
+    layout, positions, sources = _layout(header, averaged, path)
     starts = np.cumsum([0, *(file.count for file in series)])
     table, notes = _arrange(int(starts[-1]), len(channels), layout, frames, path)
 
@@ -130,14 +131,16 @@ def read_scanimage(path: Path, frames: Frames = "average") -> Acquisition:
     )
 
 
-def _series(path: Path) -> Iterator[_File]:
-    """Open the file and all that continue it, as their frame numbers say."""
+def _series(path: Path, step: int) -> Iterator[_File]:
+    """Open the file and all that continue it, as their frame numbers say.
+
+    Numbers go up by `step`, the number of frames that were averaged while they were recorded.
+    """
     current = _open(path)
-    number = int(current.first.get("frameNumbers", 1))
-    if number > 1:
+    if _number(current.first) > step:
         raise InputError(
-            f"{path}: it begins with frame {number} and so continues another file; give the first "
-            f"file of the series"
+            f"{path}: it begins with frame {_number(current.first)} and so continues another file; "
+            f"give the first file of the series"
         )
     yield current
     while match := _NUMBERED.fullmatch(current.path.name):
@@ -146,17 +149,24 @@ def _series(path: Path) -> Iterator[_File]:
         if not after.is_file() or not is_scanimage(after):
             return
         last, current = current, _open(after)
-        if int(current.first.get("frameNumbers", 1)) == 1:
+        begin, end = _number(current.first), _number(last.last)
+        if begin <= step:
             # An acquisition of its own.
             return
-        expected = int(last.last.get("frameNumbers", 0))
-        if int(current.first["frameNumbers"]) != expected + 1:
+        if not end < begin <= end + step:
             raise InputError(
-                f"{after}: it begins with frame {current.first['frameNumbers']}, but "
-                f"{last.path.name} ends with frame {expected}; a file of the series is missing or "
-                f"truncated, so copy all of them again"
+                f"{after}: it begins with frame {begin}, but {last.path.name} ends with frame "
+                f"{end}; a file of the series is missing or truncated, so copy all of them again"
             )
         yield current
+
+
+def _number(description: dict[str, str]) -> int:
+    """Return the number of a frame within its acquisition."""
+    for key in ("frameNumberAcquisition", "frameNumbers", "Frame Number"):
+        if description.get(key, "").isdigit():
+            return int(description[key])
+    return 1
 
 
 def _open(path: Path) -> _File:
@@ -181,7 +191,7 @@ def _description(text: str) -> dict[str, str]:
 
 
 def _layout(
-    header: dict[str, Any], path: Path
+    header: dict[str, Any], averaged: int, path: Path
 ) -> tuple[_Layout, np.ndarray | None, dict[str, str]]:
     """Return how the pages follow each other, and the positions of the slices."""
     fast = bool(header.get("SI.hFastZ.enable"))
@@ -190,7 +200,7 @@ def _layout(
     positions, name = _positions(header)
     repeats = _integer(header.get(_STACK + "framesPerSlice"), 1)
     # Frames that were averaged while they were recorded are one page.
-    repeats = max(1, repeats // _integer(header.get("SI.hScan2D.logAverageFactor"), 1))
+    repeats = max(1, repeats // averaged)
     slices = _integer(
         header.get(_STACK + "actualNumSlices", header.get(_STACK + "numSlices")),
         1 if positions is None else len(positions),
