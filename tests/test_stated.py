@@ -68,7 +68,7 @@ def test_positions_that_differ_by_a_shift_agree(lab, shift):
     [
         (POSITIONS * 2, ["5, 17, 29 um"]),
         (-POSITIONS, ["-2.5, -8.5, -14.5 um", "opposite directions"]),
-        (POSITIONS + [0, 0.8, 0], ["2.5, 9.3, 14.5 um"]),
+        (np.add(POSITIONS, [0, 0.8, 0]), ["2.5, 9.3, 14.5 um"]),
     ],
 )
 def test_positions_that_disagree_are_both_shown(lab, stated, words):
@@ -83,7 +83,7 @@ def test_positions_that_disagree_are_both_shown(lab, stated, words):
 
 
 def test_noise_of_the_stage_is_no_disagreement(lab):
-    write_stated(lab.folder / "a.tif", volume(0, (3, 32, 36)), POSITIONS + [0.1, -0.1, 0.2])
+    write_stated(lab.folder / "a.tif", volume(0, (3, 32, 36)), np.add(POSITIONS, [0.1, -0.1, 0.2]))
     assert lab.check(lab.test).rejected == {}
 
 
@@ -129,9 +129,7 @@ def test_what_nobody_states_is_asked_for(lab, cells, column, message):
 
 
 def test_reason_why_a_file_does_not_tell(lab):
-    write_stated(
-        lab.folder / "a.tif", volume(0, (3, 32, 36)), PhysicalSizeXUnit="pixel", positions=None
-    )
+    write_stated(lab.folder / "a.tif", volume(0, (3, 32, 36)), PhysicalSizeXUnit="pixel")
     problem = lab.problem(voxel_size_x_um="", ground_truth="")
     assert 'PhysicalSizeX has the unit "pixel", which is no length' in problem.message
 
@@ -168,7 +166,8 @@ def test_folder_in_a_path_with_spaces_and_umlauts(lab):
 
 
 def test_planes_of_a_folder_are_decoded_before_anything_runs(lab):
-    folder = write_bruker(lab.folder / "b", volume(0, (1, 1, 3, 32, 36)), 0.0, POSITIONS)
+    data = volume(0, (1, 1, 3, 32, 36))
+    folder = write_bruker(lab.folder / "b", data, 0.0, POSITIONS, pixel_um=(0.5, 0.5))
     next(folder.glob("*_000003.ome.tif")).write_bytes(b"II*\0 broken")
     problem = lab.problem(acquisition="b", ground_truth="")
     assert problem.column == "acquisition"
