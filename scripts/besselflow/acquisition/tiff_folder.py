@@ -17,10 +17,11 @@ _SUFFIXES = (".tif", ".tiff")
 
 def is_tiff_folder(path: Path) -> bool:
     """Return whether a folder holds files that are named like TIFFs."""
-    return path.is_dir() and bool(_tiffs(path))
+    return path.is_dir() and bool(list_tiffs(path))
 
 
-def _tiffs(path: Path) -> list[Path]:
+def list_tiffs(path: Path) -> list[Path]:
+    """Return the files of a folder that are named like TIFFs, in natural order."""
     found = [
         file
         for file in path.iterdir()
@@ -38,7 +39,7 @@ def read_tiff_folder(path: Path) -> Acquisition:
     InputError
         A file holds several pages, is truncated, or differs in size or type from the first.
     """
-    files = _tiffs(path)
+    files = list_tiffs(path)
     table = np.empty((1, 1, len(files)), object)
     for place, file in enumerate(files):
         table[0, 0, place] = (file, 0)
