@@ -49,6 +49,7 @@ def main(
                 "sample": sample,
                 "method": method,
                 "unit": measured.unit,
+                "channels": measured.attributes.get("acquisition", {}).get("channels", []),
                 "unseen_slices": measured.unseen_slices,
                 "records": [stores.records[unit.index] for unit in units],
             },

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from besselflow.acquisition import read_tiff_stack
+from besselflow.acquisition import open_acquisition
 from besselflow.corrections import counts_to_intensity
 from besselflow.job import run_script
 from besselflow.store import write_volume
@@ -33,7 +33,7 @@ def main(
     """
     write_volume(
         truth_path,
-        counts_to_intensity(read_tiff_stack(ground_truth).data, offset, gain),
+        counts_to_intensity(open_acquisition(ground_truth).data, offset, gain),
         tuple(voxel_size_um),
         (0.0, 0.0, 0.0),
         f"{sample} ground truth",

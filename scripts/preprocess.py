@@ -11,13 +11,14 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import Acquisition, Frames, open_acquisition
 from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.corrections import counts_to_intensity, intensity_scale
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
 from besselflow.projection import AxialGrid
 from besselflow.slice_spacing import with_spacing
+from besselflow.stated import positions_of
 from besselflow.store import Projections, write_projections
 
 _PIXELS_FOR_STATISTICS = 4_000_000
@@ -26,7 +27,7 @@ _MUCH_OUTSIDE = 0.05
 
 def main(
     acquisition: Path,
-    stage_positions: Path,
+    stage_positions: Path | None,
     ground_truth: Path | None,
     beam_profile: str,
     voxel_size_um: tuple[float | None, float, float],
@@ -36,15 +37,19 @@ def main(
     projections_path: Path,
     lateral_psf: str | None = None,
     halo: int = 24,
+    frames: Frames = "average",
+    overrule: bool = False,
 ) -> None:
     """Write the projection store.
 
     Parameters
     ----------
-    acquisition, stage_positions : path
-        TIFF stack and stage CSV.
+    acquisition : path
+        File or folder of any known format.
+    stage_positions : path or None
+        Stage CSV; None where the acquisition states the positions.
     ground_truth : path or None
-        TIFF stack of slices; only its number of slices is read.
+        Stack of slices; only its number of slices is read.
     beam_profile : str
         Model or CSV path.
     voxel_size_um : tuple of float
@@ -59,14 +64,15 @@ def main(
         ``beam``, a model, or the path of a TIFF; None where the beam blurs nothing laterally.
     halo : int
         Pixels that the lateral kernel may reach to each side.
+    frames : str
+        ``average`` or ``time``: what becomes of frames that were repeated at one position.
+    overrule : bool
+        Whether the stage CSV counts where the acquisition states other positions.
     """
-    stack = read_tiff_stack(acquisition)
-    positions = read_stage_positions(stage_positions)
-    if len(positions) != stack.data.shape[2]:
-        raise InputError(
-            f"{acquisition} has {stack.data.shape[2]} projections but {stage_positions} lists "
-            f"{len(positions)}; correct the stage positions"
-        )
+    stack = open_acquisition(acquisition, frames)
+    announce_acquisition(stack)
+    stage_positions = Path(stage_positions) if stage_positions else None
+    positions = positions_of(stack, stage_positions, overrule)
     profile = parse_beam_profile(beam_profile)
     by_default = voxel_size_um[0] is None
     voxel_size_um = with_spacing(voxel_size_um, positions)
@@ -80,13 +86,14 @@ def main(
     intensity = counts_to_intensity(stack.data[:, :, order], offset, gain)
     unit = "photons" if gain else "counts"
     if ground_truth is not None:
-        slices = read_tiff_stack(ground_truth).data.shape[2]
+        slices = open_acquisition(ground_truth).data.shape[2]
         grid = AxialGrid(0.0, voxel_size_um[0], slices)
     else:
         grid = AxialGrid.covering(profile, positions, voxel_size_um[0])
     attributes = {
         "sample": sample,
         "spacing_by_default": by_default,
+        "acquisition": stack.provenance(),
         **describe(stack.data, intensity),
     }
     kernel = None
@@ -115,6 +122,16 @@ def main(
     if unseen:
         logger.warning("%d of %d slices are seen by no projection", unseen, grid.n_slices)
     write_projections(projections_path, projections)
+
+
+def announce_acquisition(stack: Acquisition) -> None:
+    """Log the format, and what was read from where."""
+    times, channels = stack.data.shape[:2]
+    logger.info("%s: %d time points, %d channels", stack.format, times, channels)
+    for what, source in stack.sources.items():
+        logger.info("%s: %s", what, source)
+    for note in stack.notes:
+        logger.info("%s", note)
 
 
 def announce(psf: LateralPsf, halo: int) -> None:
@@ -171,10 +188,11 @@ if __name__ == "__main__":
         snakemake,
         main,
         acquisition=snakemake.input.acquisition,
-        stage_positions=snakemake.input.stage_positions,
+        stage_positions=snakemake.input.get("stage_positions") or None,
         ground_truth=snakemake.input.get("ground_truth") or None,
         **snakemake.params.beam,
         **snakemake.params.settings,
+        **snakemake.params.reading,
         sample=snakemake.wildcards.sample,
         projections_path=snakemake.output.projections,
     )

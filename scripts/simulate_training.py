@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from besselflow.acquisition import read_tiff_stack
+from besselflow.acquisition import open_acquisition
 from besselflow.config import Inr, Spectral, Tiling
 from besselflow.corrections import counts_to_intensity
 from besselflow.device import select_device
@@ -145,7 +145,7 @@ def training_volumes(
         return {f"phantom {kind} {number}": (_phantom(kind, number, geometry), "")}
     if isinstance(source, OwnVolume):
         return _own_volumes(source, geometry.voxel_size_um)
-    data = read_tiff_stack(source.path).data[0]
+    data = open_acquisition(source.path).data[0]
     volumes = {}
     for channel in range(data.shape[0]):
         volume = np.asarray(counts_to_intensity(data[channel], source.offset, None))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import open_acquisition, read_stage_positions
 from besselflow.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -29,14 +29,14 @@ def in_layout(axes):
 def test_axes_are_brought_into_order(tmp_path, axes):
     data, canonical = in_layout(axes)
     tifffile.imwrite(tmp_path / "a.tif", data, metadata={"axes": axes}, photometric="minisblack")
-    stack = read_tiff_stack(tmp_path / "a.tif")
+    stack = open_acquisition(tmp_path / "a.tif")
     np.testing.assert_array_equal(stack.data.compute(), canonical)
     assert stack.data.dtype == np.uint16
 
 
 def test_pages_without_axes_are_slices(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", CANONICAL[0, 0], metadata=None)
-    assert read_tiff_stack(tmp_path / "a.tif").data.shape == (1, 1, 5, 20, 24)
+    assert open_acquisition(tmp_path / "a.tif").data.shape == (1, 1, 5, 20, 24)
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_encodings_give_the_same_pixels(tmp_path, options):
     tifffile.imwrite(
         path, CANONICAL, metadata={"axes": "TCZYX"}, photometric="minisblack", **options
     )
-    np.testing.assert_array_equal(read_tiff_stack(path).data.compute(), CANONICAL)
+    np.testing.assert_array_equal(open_acquisition(path).data.compute(), CANONICAL)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
 def test_types_are_kept(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "a.tif", CANONICAL[0, 0].astype(dtype), metadata={"axes": "ZYX"})
-    assert read_tiff_stack(tmp_path / "a.tif").data.dtype == dtype
+    assert open_acquisition(tmp_path / "a.tif").data.dtype == dtype
 
 
 def test_imagej_hyperstack_with_calibration(tmp_path):
@@ -77,7 +77,7 @@ def test_imagej_hyperstack_with_calibration(tmp_path):
         resolution=(1 / 0.25, 1 / 0.5),
         metadata={"axes": "TZCYX", "unit": "um"},
     )
-    stack = read_tiff_stack(path)
+    stack = open_acquisition(path)
     np.testing.assert_array_equal(stack.data.compute(), CANONICAL)
     assert stack.pixel_size_um == pytest.approx((0.5, 0.25))
 
@@ -93,14 +93,14 @@ def test_ome_pixel_size_is_in_micrometres(tmp_path, unit, size):
         metadata |= {f"PhysicalSize{axis}Unit": unit for axis in sizes}
     tifffile.imwrite(path, CANONICAL[0, 0], metadata=metadata)
     expected = (None, None) if size is None else (pytest.approx(0.4), pytest.approx(0.8))
-    stack = read_tiff_stack(path)
+    stack = open_acquisition(path)
     assert stack.pixel_size_um == expected
     assert stack.spacing_um == (None if size is None else pytest.approx(1.2))
 
 
 def test_pixel_size_is_unknown_without_metadata(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", CANONICAL[0, 0], metadata={"axes": "ZYX"})
-    stack = read_tiff_stack(tmp_path / "a.tif")
+    stack = open_acquisition(tmp_path / "a.tif")
     assert stack.pixel_size_um == (None, None) and stack.spacing_um is None
 
 
@@ -123,7 +123,7 @@ def test_truncated_files_are_refused(tmp_path, options, share):
     tifffile.imwrite(path, RNG.integers(0, 999, (6, 40, 50)).astype(np.uint16), **options)
     os.truncate(path, int(path.stat().st_size * share))
     with pytest.raises(InputError, match=r"truncated|not a readable TIFF") as caught:
-        read_tiff_stack(path)
+        open_acquisition(path)
     assert str(path) in str(caught.value)
 
 
@@ -140,10 +140,10 @@ def test_truncated_imagej_stack_of_one_page(tmp_path):
     at = first + 2 + 12 * count
     raw[at : at + 4] = struct.pack(order + "I", 0)
     path.write_bytes(raw[:end_of_data])
-    assert read_tiff_stack(path).data.shape == (1, 1, 5, 40, 50)
+    assert open_acquisition(path).data.shape == (1, 1, 5, 40, 50)
     path.write_bytes(raw[: end_of_data - 10])
     with pytest.raises(InputError, match="truncated"):
-        read_tiff_stack(path)
+        open_acquisition(path)
 
 
 def test_directories_in_a_loop(tmp_path):
@@ -156,22 +156,22 @@ def test_directories_in_a_loop(tmp_path):
     raw[at : at + 4] = struct.pack("<I", first)
     path.write_bytes(raw)
     with pytest.raises(InputError, match="loop"):
-        read_tiff_stack(path)
+        open_acquisition(path)
 
 
 def test_colour_complex_and_several_stacks(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((4, 20, 24, 3), np.uint8), photometric="rgb")
     with pytest.raises(InputError, match="colour"):
-        read_tiff_stack(path)
+        open_acquisition(path)
     tifffile.imwrite(path, np.zeros((5, 20, 24), np.complex64), metadata={"axes": "ZYX"})
     with pytest.raises(InputError, match="not intensities"):
-        read_tiff_stack(path)
+        open_acquisition(path)
     with tifffile.TiffWriter(path) as tif:
         tif.write(np.zeros((5, 20, 24), np.uint8))
         tif.write(np.zeros((5, 10, 12), np.uint8))
     with pytest.raises(InputError, match="2 separate stacks"):
-        read_tiff_stack(path)
+        open_acquisition(path)
 
 
 def test_missing_file_of_an_ome_set(tmp_path):
@@ -189,21 +189,21 @@ def test_missing_file_of_an_ome_set(tmp_path):
     xml = head + planes + tail.partition("/>" if "</TiffData>" not in tail else "</TiffData>")[2]
     tifffile.imwrite(path, CANONICAL[0, 0, :2], metadata=None, description=xml.encode())
     with pytest.raises(InputError, match="3 of 5 planes are missing"):
-        read_tiff_stack(path)
+        open_acquisition(path)
 
 
 def test_not_a_tiff(tmp_path):
     path = tmp_path / "a.tif"
     with pytest.raises(InputError, match="no such file"):
-        read_tiff_stack(path)
+        open_acquisition(path)
     with pytest.raises(InputError, match="folder"):
-        read_tiff_stack(tmp_path)
+        open_acquisition(tmp_path)
     path.write_bytes(b"")
     with pytest.raises(InputError, match="0 bytes"):
-        read_tiff_stack(path)
+        open_acquisition(path)
     path.write_text("projection,z_um\n0,1\n")
     with pytest.raises(InputError, match="not a readable TIFF"):
-        read_tiff_stack(path)
+        open_acquisition(path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -212,7 +212,7 @@ def test_permission_denied(tmp_path):
     tifffile.imwrite(path, CANONICAL[0, 0])
     path.chmod(0)
     with pytest.raises(InputError, match="permission denied"):
-        read_tiff_stack(path)
+        open_acquisition(path)
 
 
 def test_stage_positions_follow_the_stack(tmp_path):

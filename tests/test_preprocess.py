@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 import preprocess
 from besselflow.beam import read_lateral_psf
+from besselflow.errors import InputError
 from besselflow.slice_spacing import SLICES_PER_STEP, default_spacing_um, with_spacing
 from besselflow.store import open_projections
+from vendor_files import counts, scanimage_header, scanimage_pages, write_scanimage
 
 BESSEL = "bessel:NA=0.40-0.60,wavelength=0.94um"
 POSITIONS = (2.5, 8.5, 14.5)
@@ -105,3 +107,43 @@ def test_default_spacing_is_between_its_bounds(steps, y, x, random):
     assert default_spacing_um(np.array(shuffled), (y, x)) == spacing
     assert with_spacing((0.7, y, x), positions) == (0.7, y, x)
     assert with_spacing((None, y, x), positions) == (spacing, y, x)
+
+
+@pytest.mark.parametrize(("frames", "times"), [("average", 2), ("time", 6)])
+def test_positions_and_frames_of_the_acquisition(tmp_path, caplog, frames, times):
+    caplog.set_level(logging.INFO)
+    data = counts((2, 2, 3, 20, 24))
+    header = scanimage_header(3, [14.5, 8.5, 2.5], 2, 2, repeats=3, flyback=1)
+    write_scanimage(tmp_path / "a_00001.tif", scanimage_pages(data, 3, 1), header)
+    preprocess.main(
+        tmp_path / "a_00001.tif",
+        None,
+        None,
+        "box:6um",
+        (1.0, 0.5, 0.4),
+        None,
+        None,
+        "a",
+        tmp_path / "p.zarr",
+        frames=frames,
+    )
+    stored = open_projections(tmp_path / "p.zarr")
+    assert stored.data.shape == (times, 2, 3, 20, 24)
+    assert stored.positions_um.tolist() == [2.5, 8.5, 14.5]
+    first = stored.data[0].compute()
+    np.testing.assert_allclose(first, data[0, :, ::-1] + (1.0 if frames == "average" else 0.0))
+    known = stored.attributes["acquisition"]
+    assert known["format"] == "ScanImage BigTIFF" and known["date"] == "2026-11-25T14:03:22.500000"
+    assert known["channels"] == ["Channel 1", "Channel 2"]
+    assert known["read from"]["stage positions"] == "SI.hStackManager.zs"
+    assert "stage positions: SI.hStackManager.zs" in caplog.text
+
+
+def test_positions_that_disagree_are_refused_unless_overruled(tmp_path):
+    header = scanimage_header(3, [0, 5, 10], 1, 1)
+    data = counts((1, 1, 3, 20, 24))
+    write_scanimage(tmp_path / "a.tif", scanimage_pages(data), header, channels=1)
+    (tmp_path / "a.csv").write_text("projection,z_um\n0,2.5\n1,8.5\n2,14.5\n")
+    with pytest.raises(InputError, match=r"2\.5, 8\.5, 14\.5 um, .* at 0, 5, 10 um"):
+        run(tmp_path)
+    assert run(tmp_path, overrule=True).positions_um.tolist() == list(POSITIONS)

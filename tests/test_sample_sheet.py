@@ -172,7 +172,13 @@ def test_simulated_acquisition_needs_the_number_of_photons(folder):
         ("role", "Test", "unknown role", 'did you mean "test"?'),
         ("role", "trian", "unknown role", 'did you mean "train"?'),
         ("role", "xyz", "unknown role", "write test or train"),
-        ("voxel_size_y_um", "", "missing", "micrometres"),
+        ("voxel_size_y_um", "?", "still to be filled in", "Pixel size along y"),
+        ("stage_positions", "?", "still to be filled in", "such as data/mouse-1_stage.csv"),
+        ("beam_profile", "?", "still to be filled in", "such as gaussian:12um"),
+        ("ground_truth", "?", "still to be filled in", "point-scanned stack"),
+        ("frames", "averag", "unknown treatment", 'did you mean "average"?'),
+        ("frames", "2", "unknown treatment", "write average or time"),
+        ("overrule", "maybe", "neither yes nor no", "write yes, or leave"),
         ("voxel_size_z_um", "one", "not a finite number", "such as 0.5"),
         ("voxel_size_z_um", "nan", "not a finite number", "such as 0.5"),
         ("voxel_size_y_um", "inf", "not a finite number", "such as 0.5"),
@@ -194,7 +200,7 @@ def test_simulated_acquisition_needs_the_number_of_photons(folder):
         ("gain", "2 e/ADU", "not a finite number", "counts per photon"),
         ("acquisition", "", "a test sample needs it", "path of the file"),
         ("acquisition", "b.tif", "no such file", "folder of the sheet"),
-        ("acquisition", ".", "folder", "path of a file"),
+        ("stage_positions", ".", "folder", "path of a file"),
         ("stage_positions", "b.csv", "no such file", "correct the path"),
         ("ground_truth", "b.tif", "no such file", "correct the path"),
         ("beam_profile", "", "a test sample needs it", "box:6um"),
@@ -220,15 +226,34 @@ def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy
     assert [sample.name for sample in sheet.samples] == ["good"]
 
 
+@pytest.mark.parametrize("column", ["voxel_size_z_um", "voxel_size_y_um", "stage_positions"])
+def test_what_the_files_may_know_can_be_left_open(folder, column):
+    row = TEST | {"ground_truth": "a_truth.tif", column: ""}
+    (sample,) = read_sheet(write(folder, row)).samples
+    expected = {"voxel_size_z_um": (None, 0.5, 0.4), "voxel_size_y_um": (1, None, 0.4)}
+    assert sample.voxel_size_um == expected.get(column, (1, 0.5, 0.4))
+    assert (sample.stage_positions is None) == (column == "stage_positions")
+
+
+def test_acquisition_and_ground_truth_may_be_folders(folder):
+    (folder / "scan").mkdir()
+    (sample,) = read_sheet(
+        write(folder, TEST | {"acquisition": "scan", "ground_truth": "scan"})
+    ).samples
+    assert sample.acquisition == sample.ground_truth == folder / "scan"
+
+
 @pytest.mark.parametrize(
-    "row", [TEST | {"ground_truth": "a_truth.tif"}, TRAIN], ids=["test", "train"]
+    ("cells", "expected"),
+    [
+        ({}, ("average", False)),
+        ({"frames": "Time", "overrule": "Yes"}, ("time", True)),
+        ({"frames": "average", "overrule": "no"}, ("average", False)),
+    ],
 )
-def test_slices_of_a_ground_truth_need_their_distance(folder, row):
-    row = row | {"sample": "b", "voxel_size_z_um": ""}
-    (problem,) = read_sheet(write(folder, TEST, row)).problems
-    assert (problem.row, problem.column) == (3, "voxel_size_z_um")
-    assert "a ground truth needs it" in problem.message
-    assert "distance of its slices" in problem.remedy
+def test_choices_about_the_files(folder, cells, expected):
+    (sample,) = read_sheet(write(folder, TEST | cells)).samples
+    assert (sample.frames, sample.overrule) == expected
 
 
 def test_distance_of_the_slices_may_be_left_open(folder):
@@ -257,7 +282,7 @@ def test_duplicate_names_exclude_all_their_rows(folder, other, message):
 
 
 def test_all_problems_of_all_rows_at_once(folder):
-    bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_y_um": ""}
+    bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_y_um": "?"}
     sheet = read_sheet(write(folder, TEST, bad | {"sample": "b"}, bad | {"sample": "c"}))
     assert {name: len(found) for name, found in sheet.rejected.items()} == {"b": 4, "c": 4}
 

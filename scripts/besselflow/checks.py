@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from besselflow.acquisition import Stack, read_stage_positions, read_tiff_stack
+from besselflow.acquisition import Acquisition, open_acquisition
 from besselflow.beam import AxialProfile, parse_beam_profile, read_lateral_psf
-from besselflow.errors import InputError, Problem
+from besselflow.copies import Print, check_copy, print_of
+from besselflow.errors import Problem
+from besselflow.findings import Findings
 from besselflow.projection import AxialGrid
-from besselflow.sample_sheet import Sample, Sheet, problems_by_sample
+from besselflow.sample_sheet import COLUMNS, VOXEL_COLUMNS, Sample, Sheet, problems_by_sample
+from besselflow.sample_sheet.cells import PLAUSIBLE_VOXEL_UM
 from besselflow.slice_spacing import with_spacing
+from besselflow.stated import TOLERANCE, positions_of, resolve, voxel_size_of
 
 _SMALLEST_IMAGE = 16
 _SMALLEST_TRAINING = (16, 32, 32)
-_PIXEL_SIZE_TOLERANCE = 0.05
 _LEAST_SEEN = 0.01
 _LARGEST_STEP = 50.0
 # What is wrong with a lateral kernel does not depend on how far it reaches, in pixels.
 _SOME_REACH = 8
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,8 @@ class CheckedSheet:
     path : pathlib.Path
         The sample sheet.
     tests, trains : tuple of Sample
-        Samples whose files passed all checks, in the order of the sheet.
+        Samples whose files passed all checks, in the order of the sheet, with stage positions and
+        voxel sizes from the files where the sheet leaves them open.
     rejected : dict of str to tuple of Problem
         Sample name (``row N`` where the row has none) -> all that is wrong with it.
     """
@@ -46,53 +45,6 @@ class CheckedSheet:
     tests: tuple[Sample, ...]
     trains: tuple[Sample, ...]
     rejected: dict[str, tuple[Problem, ...]]
-
-
-@dataclass(frozen=True)
-class _Findings:
-    """Collects the problems of one sample."""
-
-    sheet: Path
-    sample: Sample
-    problems: list[Problem]
-
-    def report(self, column: str, value: object, message: str, remedy: str) -> None:
-        self.problems.append(
-            Problem(
-                str(self.sheet),
-                message,
-                remedy,
-                self.sample.row,
-                column,
-                str(value),
-                self.sample.name,
-            )
-        )
-
-    def attempt(self, column: str, value: object, read: Callable[[], _T]) -> _T | None:
-        """Return what `read` gives, or None after reporting its InputError."""
-        try:
-            return read()
-        except InputError as error:
-            # The path is named as the value already.
-            text = str(error).removeprefix(f"{value}: ").removeprefix(f"{value}:")
-            message, _, remedy = text.rpartition("; ")
-            if message[:1].isdigit():
-                message = f"line {message}"
-            self.report(column, value, message or remedy, remedy if message else "correct the file")
-            return None
-
-
-@dataclass(frozen=True)
-class _Print:
-    """What tells two ground truths apart without reading them whole.
-
-    The files themselves are closed again, since a sheet may name more than a process may open.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    digest: bytes | None
 
 
 def check_samples(sheet: Sheet) -> CheckedSheet:
@@ -112,27 +64,32 @@ def check_samples(sheet: Sheet) -> CheckedSheet:
         A sample with a problem excludes itself only.
     """
     problems = list(sheet.problems)
-    truths: dict[str, _Print] = {}
+    truths: dict[str, Print] = {}
+    resolved: dict[str, Sample] = {}
     for sample in sheet.samples:
-        findings = _Findings(sheet.path, sample, problems)
+        findings = Findings(sheet.path, sample, problems)
+        before = len(problems)
         if sample.role == "test":
-            truth = _check_test(findings)
+            stack, truth = _check_test(findings)
         else:
-            truth = _check_train(findings)
+            stack, truth = None, _check_train(findings)
         if truth is not None:
-            truths[sample.name] = _fingerprint(truth)
+            truths[sample.name] = print_of(truth)
+        if len(problems) == before:
+            resolved[sample.name] = resolve(sample, stack, truth)
     # A test sample that is left out today may be mended tomorrow, with the same prior.
     for train in sheet.trains:
         if train.name in truths:
             tested = {test.name: truths[test.name] for test in sheet.tests if test.name in truths}
-            _check_copy(_Findings(sheet.path, train, problems), truths[train.name], tested)
-    rejected = problems_by_sample(sorted(problems, key=lambda problem: problem.row))
-    return CheckedSheet(
-        path=sheet.path,
-        tests=tuple(sample for sample in sheet.tests if sample.name not in rejected),
-        trains=tuple(sample for sample in sheet.trains if sample.name not in rejected),
-        rejected=rejected,
+            check_copy(Findings(sheet.path, train, problems), truths[train.name], tested)
+    order = [column.name for column in COLUMNS]
+    problems.sort(key=lambda found: (found.row, order.index(found.column or order[0])))
+    rejected = problems_by_sample(problems)
+    tests, trains = (
+        tuple(resolved[sample.name] for sample in samples if sample.name not in rejected)
+        for samples in (sheet.tests, sheet.trains)
     )
+    return CheckedSheet(path=sheet.path, tests=tests, trains=trains, rejected=rejected)
 
 
 def describe_rejections(checked: CheckedSheet) -> str:
@@ -163,45 +120,59 @@ def describe_rejections(checked: CheckedSheet) -> str:
     return "\n".join(lines)
 
 
-def _check_test(findings: _Findings) -> Stack | None:
-    """Check all files of a test sample and return its ground truth, where that is readable."""
-    sample = findings.sample
+def _check_test(findings: Findings) -> tuple[Acquisition | None, Acquisition | None]:
+    """Check all files of a test sample; return acquisition and ground truth, where readable."""
+    sample, truth = findings.sample, None
     stack = findings.attempt(
-        "acquisition", sample.acquisition, lambda: read_tiff_stack(sample.acquisition)
+        "acquisition",
+        sample.acquisition,
+        lambda: open_acquisition(sample.acquisition, sample.frames),
     )
     if stack is not None:
         _check_acquisition(findings, stack)
-    positions = _check_positions(findings, stack)
-    if positions is not None:
-        voxel_size = with_spacing(sample.voxel_size_um, positions)
-        findings = replace(findings, sample=replace(sample, voxel_size_um=voxel_size))
+    if sample.ground_truth is not None:
+        truth = findings.attempt(
+            "ground_truth", sample.ground_truth, lambda: open_acquisition(sample.ground_truth)
+        )
+    voxel_size = _check_voxel_size(findings, stack, truth)
+    positions = _check_positions(findings, stack, voxel_size)
+    if positions is not None and voxel_size is not None:
+        voxel_size = with_spacing(voxel_size, positions)
+    spacing = voxel_size[0] if voxel_size else sample.voxel_size_um[0]
     profile = findings.attempt(
         "beam_profile", sample.beam_profile, lambda: parse_beam_profile(sample.beam_profile)
     )
     if profile is not None:
-        _check_profile(findings, profile, positions)
-    # Where the beam is wrong already, what is derived from it need not be reported as well.
-    if sample.lateral_psf is not None and (profile is not None or sample.lateral_psf != "beam"):
-        findings.attempt(
-            "lateral_psf",
-            sample.lateral_psf,
-            lambda: read_lateral_psf(
-                sample.lateral_psf, sample.beam_profile, sample.voxel_size_um[1:], _SOME_REACH
-            ),
-        )
-    if sample.ground_truth is None:
-        return None
-    truth = findings.attempt(
-        "ground_truth", sample.ground_truth, lambda: read_tiff_stack(sample.ground_truth)
-    )
+        _check_profile(findings, profile, positions, spacing)
+    _check_lateral(findings, profile, voxel_size)
     if truth is not None:
         _check_truth(findings, truth, stack)
-        if profile is not None and positions is not None:
-            _check_seen(findings, truth, profile, positions)
-    return truth
+        if profile is not None and positions is not None and spacing is not None:
+            _check_seen(findings, truth, profile, positions, spacing)
+    return stack, truth
 
 
-def _check_acquisition(findings: _Findings, stack: Stack) -> None:
+def _check_lateral(
+    findings: Findings,
+    profile: AxialProfile | None,
+    voxel_size_um: tuple[float | None, float, float] | None,
+) -> None:
+    """Compute the lateral blur, unless what it is derived from is wrong already."""
+    sample = findings.sample
+    if sample.lateral_psf is None or voxel_size_um is None:
+        return
+    if profile is None and sample.lateral_psf == "beam":
+        return
+    findings.attempt(
+        "lateral_psf",
+        sample.lateral_psf,
+        lambda: read_lateral_psf(
+            sample.lateral_psf, sample.beam_profile, voxel_size_um[1:], _SOME_REACH
+        ),
+    )
+
+
+def _check_acquisition(findings: Findings, stack: Acquisition) -> None:
     t, c, p, y, x = stack.data.shape
     if p < 2:
         # Stacks without named axes are often taken for time series or channels.
@@ -220,10 +191,9 @@ def _check_acquisition(findings: _Findings, stack: Stack) -> None:
             f"give images of at least {_SMALLEST_IMAGE} x {_SMALLEST_IMAGE} pixels",
         )
     _check_planes(findings, "acquisition", stack)
-    _check_pixel_size(findings, "acquisition", stack)
 
 
-def _check_planes(findings: _Findings, column: str, stack: Stack) -> None:
+def _check_planes(findings: Findings, column: str, stack: Acquisition) -> None:
     """Decode the first, middle and last plane, and look for light in them."""
     t, c, n = stack.data.shape[:3]
     places = sorted({(0, 0, 0), (t // 2, c // 2, n // 2), (t - 1, c - 1, n - 1)})
@@ -258,48 +228,87 @@ def _check_planes(findings: _Findings, column: str, stack: Stack) -> None:
         )
 
 
-def _check_pixel_size(findings: _Findings, column: str, stack: Stack) -> None:
-    for axis, size, stated in zip(
-        "yx", findings.sample.voxel_size_um[1:], stack.pixel_size_um, strict=True
-    ):
-        if stated is not None and abs(size - stated) > _PIXEL_SIZE_TOLERANCE * stated:
-            findings.report(
-                f"voxel_size_{axis}_um",
-                f"{size:g}",
-                f"the metadata of the {column} ({stack.path}) state {stated:g} um",
-                "correct the sheet, or the metadata if they are wrong",
-            )
-
-
-def _check_positions(findings: _Findings, stack: Stack | None) -> np.ndarray | None:
-    """Return the stage positions, where they are there and agree with the acquisition."""
+def _check_voxel_size(
+    findings: Findings, stack: Acquisition | None, truth: Acquisition | None
+) -> tuple[float | None, float, float] | None:
+    """Return the voxel size, where it is known, and compare what sheet and files state."""
     sample = findings.sample
-    path = sample.stage_positions
-    if path is None:
-        findings.report(
-            "stage_positions",
-            "",
-            "the stage positions are not known from the file",
-            "write a CSV with the columns projection,z_um and give its path",
-        )
+    used = voxel_size_of(sample, stack, truth)
+    opened = [("acquisition", stack), ("ground truth", truth)]
+    for axis, (column, size) in enumerate(zip(VOXEL_COLUMNS, used, strict=True)):
+        files = [(name, file) for name, file in opened[not axis :] if file is not None]
+        if size is None:
+            _check_known(findings, column, files, axis)
+            continue
+        cell = sample.voxel_size_um[axis]
+        low, high = PLAUSIBLE_VOXEL_UM
+        for name, file in files:
+            stated = file.voxel_size_um[axis]
+            if stated is None or sample.overrule:
+                continue
+            if abs(size - stated) > TOLERANCE * stated:
+                other = f" instead of the {size:g} um of the acquisition" if cell is None else ""
+                findings.report(
+                    column,
+                    "" if cell is None else f"{cell:g}",
+                    f"the metadata of the {name} ({file.path}) state {stated:g} um{other}",
+                    "correct the sheet, or the metadata if they are wrong, or write the right "
+                    "value here and yes into the column overrule",
+                )
+            elif cell is None and not low <= stated <= high:
+                findings.report(
+                    column,
+                    "",
+                    f"the metadata of the {name} ({file.path}) state {stated:g} um, which can't be",
+                    "write the right value here and yes into the column overrule",
+                )
+    if None in used[1:] or (used[0] is None and sample.ground_truth is not None):
         return None
-    positions = findings.attempt("stage_positions", path, lambda: read_stage_positions(path))
+    return used
+
+
+def _check_known(
+    findings: Findings, column: str, files: list[tuple[str, Acquisition]], axis: int
+) -> None:
+    """Report a voxel size that neither the sheet nor a file states."""
+    needed = axis > 0 or findings.sample.ground_truth is not None
+    if not needed or not files:
+        return
+    reasons = [file.unknown["voxel size"] for _, file in files if "voxel size" in file.unknown]
+    reason = f" ({reasons[0]})" if reasons else ""
+    names = " and the ".join(name for name, _ in files)
+    states = "state" if len(files) > 1 else "states"
+    message = f"the voxel size is missing, and the {names} {states} none{reason}"
+    if axis == 0:
+        findings.report(column, "", message, "write the distance of its slices in micrometres")
+    else:
+        findings.report(column, "", message, "write it in micrometres")
+
+
+def _check_positions(
+    findings: Findings,
+    stack: Acquisition | None,
+    voxel_size_um: tuple[float | None, float, float] | None,
+) -> np.ndarray | None:
+    """Return the stage positions, where they are known and agree with the acquisition."""
+    path = findings.sample.stage_positions
+    # Where the acquisition is wrong already, what it would have stated need not be reported.
+    if path is None and stack is None:
+        return None
+    positions = findings.attempt(
+        "stage_positions",
+        path or "",
+        lambda: positions_of(stack, path, findings.sample.overrule),
+    )
     if positions is None:
         return None
-    if stack is not None and stack.data.shape[2] != len(positions):
-        findings.report(
-            "stage_positions",
-            path,
-            f"it lists {len(positions)} positions, but the acquisition has "
-            f"{stack.data.shape[2]} projections",
-            "list every projection of the stack once",
-        )
-        return None
-    spacing, length = with_spacing(sample.voxel_size_um, positions)[0], float(np.ptp(positions))
+    if voxel_size_um is None:
+        return positions
+    spacing, length = with_spacing(voxel_size_um, positions)[0], float(np.ptp(positions))
     if len(positions) > 1 and length < spacing:
         findings.report(
             "stage_positions",
-            path,
+            path or "",
             f"all positions lie within {length:g} um, less than one slice of {spacing:g} um, and "
             f"look like millimetres",
             "give z_um in micrometres",
@@ -309,9 +318,12 @@ def _check_positions(findings: _Findings, stack: Stack | None) -> np.ndarray | N
 
 
 def _check_profile(
-    findings: _Findings, profile: AxialProfile, positions: np.ndarray | None
+    findings: Findings,
+    profile: AxialProfile,
+    positions: np.ndarray | None,
+    spacing: float | None,
 ) -> None:
-    sample, spacing = findings.sample, findings.sample.voxel_size_um[0]
+    sample = findings.sample
     if spacing is not None and profile.extent_um < spacing:
         findings.report(
             "beam_profile",
@@ -327,14 +339,14 @@ def _check_profile(
     if step > _LARGEST_STEP * profile.extent_um:
         findings.report(
             "stage_positions",
-            sample.stage_positions,
+            sample.stage_positions or "",
             f"the step of {step:g} um is {step / profile.extent_um:.0f} times the length of the "
             f"beam ({profile.extent_um:g} um)",
             "check that z_um and the beam profile are in micrometres",
         )
 
 
-def _check_truth(findings: _Findings, truth: Stack, stack: Stack | None) -> None:
+def _check_truth(findings: Findings, truth: Acquisition, stack: Acquisition | None) -> None:
     if stack is not None:
         names = "TCYX"
         measured, true = (
@@ -354,14 +366,17 @@ def _check_truth(findings: _Findings, truth: Stack, stack: Stack | None) -> None
                 "crop or resample it to the field of view of the acquisition",
             )
     _check_planes(findings, "ground_truth", truth)
-    _check_pixel_size(findings, "ground_truth", truth)
 
 
 def _check_seen(
-    findings: _Findings, truth: Stack, profile: AxialProfile, positions: np.ndarray
+    findings: Findings,
+    truth: Acquisition,
+    profile: AxialProfile,
+    positions: np.ndarray,
+    spacing: float,
 ) -> None:
     """Compare the stage positions with the slices of the ground truth."""
-    grid = AxialGrid(0.0, findings.sample.voxel_size_um[0], truth.data.shape[2])
+    grid = AxialGrid(0.0, spacing, truth.data.shape[2])
     low = grid.centres_um[0] - grid.spacing_um / 2
     high = grid.centres_um[-1] + grid.spacing_um / 2
     seen = profile.collected(low - positions, high - positions)
@@ -370,7 +385,7 @@ def _check_seen(
         some = ", ".join(f"{positions[i]:g}" for i in blind[:3])
         findings.report(
             "stage_positions",
-            findings.sample.stage_positions,
+            findings.sample.stage_positions or "",
             f"{blind.size} of {len(positions)} projections (the first at {some} um) see nothing "
             f"of the ground truth, whose {grid.n_slices} slices reach from {low:g} to {high:g} um",
             "count z_um from the centre of the first slice of the ground truth, in micrometres, "
@@ -378,10 +393,10 @@ def _check_seen(
         )
 
 
-def _check_train(findings: _Findings) -> Stack | None:
+def _check_train(findings: Findings) -> Acquisition | None:
     """Check the ground truth of a training sample and return it, where it is readable."""
     path = findings.sample.ground_truth
-    truth = findings.attempt("ground_truth", path, lambda: read_tiff_stack(path))
+    truth = findings.attempt("ground_truth", path, lambda: open_acquisition(path))
     if truth is None:
         return None
     shape = truth.data.shape[2:]
@@ -393,46 +408,5 @@ def _check_train(findings: _Findings) -> Stack | None:
             f"train on at least {' x '.join(map(str, _SMALLEST_TRAINING))} voxels",
         )
     _check_planes(findings, "ground_truth", truth)
-    _check_pixel_size(findings, "ground_truth", truth)
+    _check_voxel_size(findings, None, truth)
     return truth
-
-
-def _fingerprint(stack: Stack) -> _Print:
-    shape = stack.data.shape
-    try:
-        plane = np.asarray(stack.data[shape[0] // 2, shape[1] // 2, shape[2] // 2], np.float64)
-    except Exception:
-        # Reported by the check of the planes; what can't be decoded can't be compared.
-        return _Print(stack.path, shape, None)
-    return _Print(stack.path, shape, hashlib.sha256(plane.tobytes()).digest())
-
-
-def _check_copy(findings: _Findings, train: _Print, tested: dict[str, _Print]) -> None:
-    """Refuse a training volume whose voxels are those of a tested ground truth."""
-    for name, test in tested.items():
-        alike = train.digest is not None and (train.shape, train.digest) == (
-            test.shape,
-            test.digest,
-        )
-        if not alike or not _equal_voxels(train.path, test.path):
-            continue
-        findings.report(
-            "ground_truth",
-            train.path,
-            f'its voxels equal the ground truth of the test sample "{name}" ({test.path}), and a '
-            f"model must not learn from what it is tested on",
-            "train on another sample",
-        )
-
-
-def _equal_voxels(a: Path, b: Path) -> bool:
-    """Compare two stacks of one shape, plane by plane, until they differ."""
-    first, second = read_tiff_stack(a).data, read_tiff_stack(b).data
-    try:
-        return all(
-            np.array_equal(np.asarray(first[i]), np.asarray(second[i]))
-            for i in np.ndindex(*first.shape[:3])
-        )
-    except Exception:
-        # Whoever needs a plane that can't be decoded will report it.
-        return False

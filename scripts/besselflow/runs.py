@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import safe_open
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import open_acquisition
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
@@ -21,12 +21,14 @@ from besselflow.fingerprint import fingerprint
 from besselflow.held_out import FEWEST_PROJECTIONS, left_out_projections
 from besselflow.sample_sheet import Sample, read_sheet
 from besselflow.slice_spacing import with_spacing
+from besselflow.stated import resolve
 from besselflow.store import write_json
 
 SHIPPED_PRIOR = Path(__file__).parents[2] / "workflow" / "priors" / "phantoms.safetensors"
 """The prior that comes with BesselFlow; its model card lies beside it."""
 
 _MEMORY = ".exclusions.json"
+_KNOWN = ".known.json"
 _PRIORS = ("auto", "train", "own", "shipped")
 _OWN = "own-"
 _FEWEST_PHANTOMS = 12
@@ -89,8 +91,10 @@ class Run:
             checked = None
             memory = Path(config.results) / _MEMORY
             rejected = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
-            tests = [sample for sample in sheet.tests if sample.name not in rejected]
-            trains = [sample for sample in sheet.trains if sample.name not in rejected]
+            tests, trains = (
+                _remembered(samples, rejected, Path(config.results))
+                for samples in (sheet.tests, sheet.trains)
+            )
         return cls(
             config,
             {sample.name: sample for sample in tests},
@@ -100,8 +104,17 @@ class Run:
         )
 
     def remember_exclusions(self) -> None:
-        """Tell the processes of this run's jobs which samples are left out."""
+        """Tell the processes of this run's jobs which samples are left out, and what is known."""
         write_json(Path(self.config.results) / _MEMORY, self.rejected)
+        known = {
+            name: {
+                "voxel_size_um": sample.voxel_size_um,
+                "positions_um": sample.positions_um,
+                "acquisition_files": [str(path) for path in sample.acquisition_files],
+            }
+            for name, sample in (self.tests | self.trains).items()
+        }
+        write_json(Path(self.config.results) / _KNOWN, known)
 
     def describe_rejections(self) -> str:
         """Return the text that lists all excluded samples with their problems."""
@@ -116,10 +129,14 @@ class Run:
         """Further columns of the sheet by sample to reconstruct, for the cohort's page."""
         return {name: dict(sample.extra) for name, sample in self.tests.items()}
 
+    def positions_of(self, sample: str) -> np.ndarray:
+        """Return the stage positions of a sample in micrometres, in the order of its file."""
+        return np.array(self.tests[sample].positions_um)
+
     def geometry_of(self, sample: str) -> Geometry:
         """Return the geometry that a sample's prior is trained for."""
         row = self.tests[sample]
-        positions = read_stage_positions(row.stage_positions)
+        positions = self.positions_of(sample)
         voxel_size_um, kernel = with_spacing(row.voxel_size_um, positions), None
         if row.lateral_psf is not None:
             reach = self.config.tiling.halo
@@ -181,7 +198,7 @@ class Run:
             return "No projection was withheld: validation.hold_out is 0 in the configuration."
         if not self.held_out_methods:
             return "No projection was withheld: none of validation.methods was run."
-        count = len(read_stage_positions(self.tests[sample].stage_positions))
+        count = len(self.positions_of(sample))
         if not left_out_projections(count, self.config.validation.hold_out):
             return (
                 f"No projection was withheld: of the {count} that this sample has, all are needed "
@@ -198,10 +215,7 @@ class Run:
     @property
     def steps_um(self) -> dict[str, float]:
         """Median distance of the stage positions of every sample to reconstruct."""
-        positions = {
-            name: np.sort(read_stage_positions(row.stage_positions))
-            for name, row in self.tests.items()
-        }
+        positions = {name: np.sort(self.positions_of(name)) for name in self.tests}
         # Rounded, so that stages that jitter compare equal.
         return {
             name: float(f"{np.median(np.diff(at)):.4g}") if len(at) > 1 else 0.0
@@ -211,18 +225,20 @@ class Run:
     def row_of(self, sample: str) -> dict[str, str]:
         """Return a sample's row of the sheet as text, for its report."""
         row = self.tests[sample]
-        positions = read_stage_positions(row.stage_positions)
+        positions = self.positions_of(sample)
         z, y, x = with_spacing(row.voxel_size_um, positions)
         note = " (z by default)" if row.voxel_size_um[0] is None else ""
         cells = {
             "acquisition": row.acquisition,
-            "stage_positions": row.stage_positions,
+            "stage_positions": row.stage_positions or "as the acquisition states them",
             "beam_profile": row.beam_profile,
             "voxel size (z, y, x) in um": f"{z:g}, {y:g}, {x:g}{note}",
             "ground_truth": row.ground_truth,
             "offset": row.offset,
             "gain": row.gain,
             "lateral_psf": row.lateral_psf,
+            "frames": "time" if row.frames == "time" else None,
+            "overrule": "yes" if row.overrule else None,
             **row.extra,
         }
         return {key: str(value) for key, value in cells.items() if value not in (None, "")}
@@ -278,6 +294,30 @@ class Run:
         )
 
 
+def _remembered(samples: tuple[Sample, ...], rejected: dict, results: Path) -> list[Sample]:
+    """Return the samples that are not left out, with what the controlling process knows of them."""
+    memory = results / _KNOWN
+    known = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
+    found = []
+    for sample in samples:
+        if sample.name in rejected:
+            continue
+        facts = known.get(sample.name)
+        if facts is None:
+            found.append(resolve(sample))
+            continue
+        positions = facts["positions_um"]
+        found.append(
+            replace(
+                sample,
+                voxel_size_um=tuple(facts["voxel_size_um"]),
+                positions_um=None if positions is None else tuple(positions),
+                acquisition_files=tuple(map(Path, facts["acquisition_files"])),
+            )
+        )
+    return found
+
+
 def _check_prior(chosen: str) -> None:
     """Complain about a prior that is not there, before anything is computed."""
     if chosen in _PRIORS or Path(chosen).is_file():
@@ -305,7 +345,7 @@ def _check_leak(chosen: str, tests: list[Sample]) -> None:
     for sample in tests if names else ():
         if sample.ground_truth is None:
             continue
-        for channel in read_tiff_stack(sample.ground_truth).data[0]:
+        for channel in open_acquisition(sample.ground_truth).data[0]:
             name = names.get(fingerprint(np.asarray(channel, np.float32)))
             if name is not None:
                 raise InputError(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import open_acquisition, read_stage_positions
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import parse_beam_profile
 from besselflow.config import Inr
@@ -50,9 +50,9 @@ KINDS = {
 def read_bench(sample: str, geometry: str):
     """Return projections in photons, the operator, stage positions, grid and ground truth."""
     stem = DATA / "acquisitions" / f"{sample}_{geometry}"
-    counts = read_tiff_stack(stem.with_name(stem.name + ".tif")).data
+    counts = open_acquisition(stem.with_name(stem.name + ".tif")).data
     measured = np.asarray(counts_to_intensity(counts, OFFSET, GAIN)[0, 0])
-    truth = read_tiff_stack(DATA / "ground_truth" / f"{sample}.tif").data
+    truth = open_acquisition(DATA / "ground_truth" / f"{sample}.tif").data
     truth = np.asarray(counts_to_intensity(truth, OFFSET, GAIN))
     positions = read_stage_positions(stem.with_name(stem.name + "_stage.csv"))
     grid = AxialGrid(0.0, VOXEL_UM[0], truth.shape[2])

@@ -109,8 +109,10 @@ def preprocess_inputs(wildcards):
     sample = sample_of(wildcards)
     inputs = {
         "acquisition": str(sample.acquisition),
-        "stage_positions": str(sample.stage_positions),
+        "acquisition_files": [str(path) for path in sample.acquisition_files],
     }
+    if sample.stage_positions is not None:
+        inputs["stage_positions"] = str(sample.stage_positions)
     beam = file_of(sample.beam_profile)
     if beam is not None:
         inputs["beam_profile"] = str(beam)
@@ -129,6 +131,13 @@ def beam_settings(wildcards):
     if sample.lateral_psf is not None:
         settings |= {"lateral_psf": sample.lateral_psf, "halo": CONFIG.tiling.halo}
     return settings
+
+
+def reading_settings(wildcards):
+    """Mention only what is not usual, so that nothing is repeated for a column that is new."""
+    sample = sample_of(wildcards)
+    frames = {} if sample.frames == "average" else {"frames": sample.frames}
+    return frames | ({"overrule": True} if sample.overrule else {})
 
 
 def intensity_settings(wildcards):

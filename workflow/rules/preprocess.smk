@@ -15,6 +15,7 @@ rule preprocess:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         beam=beam_settings,
+        reading=reading_settings,
         settings=intensity_settings,
     message:
         "{wildcards.sample}: reading the projections"

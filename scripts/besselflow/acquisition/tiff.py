@@ -1,36 +1,26 @@
-"""TIFF, BigTIFF, ImageJ and OME-TIFF stacks, read lazily and checked for being whole."""
+"""TIFF, BigTIFF and ImageJ stacks, read lazily and checked for being whole."""
 
 from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import dask.array as da
 import numpy as np
 import tifffile
 import zarr
 
+from besselflow.acquisition.model import Acquisition
+from besselflow.acquisition.units import is_length, size_um
 from besselflow.errors import InputError
 
+FORMAT = "TIFF stack"
 _TO_CANONICAL = {"T": "T", "C": "C", "Y": "Y", "X": "X", "Z": "Z", "Q": "Z", "I": "Z", "P": "Z"}
-_MICROMETRES = {
-    "µm": 1.0,
-    "μm": 1.0,
-    "um": 1.0,
-    "\\u00B5m": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "pm": 1e-6,
-    "Å": 1e-4,
-    "nm": 1e-3,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-}
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Bytes per value of the field types of TIFF 6.0 and BigTIFF.
 _FIELD_BYTES = {
     1: 1,
@@ -52,84 +42,84 @@ _FIELD_BYTES = {
 }
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A stack of images as it lies on disk.
-
-    Attributes
-    ----------
-    data : dask.array.Array, shape (T, C, P or Z, Y, X)
-        Raw counts in the type of the file.
-    path : pathlib.Path
-        The file.
-    pixel_size_um : tuple of (float or None), (y, x)
-        Where the file's OME or ImageJ metadata state it.
-    spacing_um : float or None
-        Distance of the slices, where the metadata state it.
-    """
-
-    data: da.Array
-    path: Path
-    pixel_size_um: tuple[float | None, float | None]
-    spacing_um: float | None = None
-
-
-def read_tiff_stack(path: Path | str) -> Stack:
-    """Open a TIFF stack lazily.
-
-    Parameters
-    ----------
-    path : path
-        TIFF, BigTIFF, ImageJ hyperstack or OME-TIFF with the axes Y, X and any of T, C, and one of
-        Z, Q, I (which counts projections in an acquisition, slices in a ground truth).
-
-    Returns
-    -------
-    Stack
-
-    Raises
-    ------
-    InputError
-        The file is missing, not a TIFF, truncated, in colour, or complex, or it holds several
-        stacks.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder; give the path of a TIFF file")
+def is_tiff(path: Path) -> bool:
+    """Return whether a file begins like a TIFF."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; correct the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy it again from the microscope")
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC
+
+
+@contextmanager
+def opened_tiff(path: Path, **flags: bool) -> Iterator[tifffile.TiffFile]:
+    """Open a TIFF, and turn what goes wrong with it into an InputError."""
     try:
-        with tifffile.TiffFile(path) as tif:
-            _check_directories(tif, path)
-            if not tif.series:
-                raise InputError(f"{path}: the TIFF holds no image; export it again")
-            if len(tif.series) > 1:
-                shapes = ", ".join(str(series.shape) for series in tif.series[:3])
-                raise InputError(
-                    f"{path}: the TIFF holds {len(tif.series)} separate stacks (shapes {shapes}"
-                    f"{', ...' if len(tif.series) > 3 else ''}); export each stack as its own file"
-                )
-            series = tif.series[0]
-            axes, shape, dtype = series.axes, series.shape, series.dtype
-            _check_whole(tif, path)
-            names = _canonical_names(axes, shape, dtype, path)
-            spacing, *pixel_size = _ome_voxel_size(tif) if tif.is_ome else _imagej_voxel_size(tif)
-        store = tifffile.imread(path, aszarr=True, series=0, level=0)
-        data = da.from_zarr(zarr.open_array(store, mode="r"))
-    except PermissionError as error:
-        raise InputError(f"{path}: permission denied; make the file readable") from error
+        with tifffile.TiffFile(path, **flags) as tif:
+            yield tif
     except InputError:
         raise
+    except PermissionError as error:
+        raise InputError(f"{path}: permission denied; make the file readable") from error
     except Exception as error:
         raise InputError(
             f"{path}: not a readable TIFF ({error}); export the stack as TIFF again"
         ) from error
-    data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")].transpose(
-        *_order(names)
-    )
-    return Stack(data, path, tuple(pixel_size), spacing)
+
+
+def read_tiff(path: Path) -> Acquisition:
+    """Open a TIFF stack.
+
+    The axes Y and X are needed, and any of T, C, and one of Z, Q, I (which counts projections in an
+    acquisition, slices in a ground truth) may be there.
+
+    Raises
+    ------
+    InputError
+        The file is not a TIFF, truncated, in colour, or complex, or it holds several stacks.
+    """
+    with opened_tiff(path) as tif:
+        data = read_series(tif, path)
+        (voxel, unknown), notes = _imagej_voxel_size(tif), ()
+        software = tif.pages[0].software or None
+    found = Acquisition(data, path, FORMAT, voxel, software=software, files=(path,), notes=notes)
+    if unknown:
+        found = replace(found, unknown={"voxel size": unknown})
+    return with_regular_positions(found, "spacing in the ImageJ metadata")
+
+
+def with_regular_positions(found: Acquisition, source: str) -> Acquisition:
+    """Add the positions that follow from the distance of the planes, counted from the first."""
+    step, count = found.spacing_um, found.data.shape[2]
+    if step is None or count < 2:
+        return found
+    sources = {"stage positions": f"{source}, counted from the first plane"}
+    return replace(found, positions_um=step * np.arange(count), sources=found.sources | sources)
+
+
+def read_series(tif: tifffile.TiffFile, path: Path) -> da.Array:
+    """Return the only stack of a TIFF lazily, after checking that it is whole.
+
+    Returns
+    -------
+    dask.array.Array, shape (T, C, Z, Y, X)
+    """
+    check_directories(tif, path)
+    if not tif.series:
+        raise InputError(f"{path}: the TIFF holds no image; export it again")
+    if len(tif.series) > 1:
+        shapes = ", ".join(str(series.shape) for series in tif.series[:3])
+        raise InputError(
+            f"{path}: the TIFF holds {len(tif.series)} separate stacks (shapes {shapes}"
+            f"{', ...' if len(tif.series) > 3 else ''}); export each stack as its own file"
+        )
+    series = tif.series[0]
+    check_pages(tif, path)
+    _check_series(tif, path)
+    names = _canonical_names(series.axes, series.shape, series.dtype, path)
+    store = tifffile.imread(path, aszarr=True, series=0, level=0)
+    data = da.from_zarr(zarr.open_array(store, mode="r"))
+    data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")]
+    return data.transpose(*_order(names))
 
 
 def _canonical_names(axes: str, shape: tuple[int, ...], dtype: np.dtype, path: Path) -> str:
@@ -159,7 +149,7 @@ def _order(names: str) -> list[int]:
     return [layout.index(axis) for axis in "TCZYX"]
 
 
-def _check_directories(tif: tifffile.TiffFile, path: Path) -> None:
+def check_directories(tif: tifffile.TiffFile, path: Path) -> None:
     """Follow the chain of image directories to its end.
 
     tifffile stops silently where the chain leaves the file, so that a truncated stack would look
@@ -200,7 +190,7 @@ def _check_tag(form, entry: bytes, size: int, path: Path) -> None:
         raise _truncated(path, f"the metadata of tag {code}", start + length, size)
 
 
-def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
+def check_pages(tif: tifffile.TiffFile, path: Path) -> None:
     """Compare where the image data should end with the size of the file, without reading it."""
     size = tif.filehandle.size
     for number, page in enumerate(tif.pages):
@@ -216,7 +206,11 @@ def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
                 f"{path}: {absent} of {len(lengths)} tiles or strips of page {number} were never "
                 f"written; export the stack again"
             )
-    series = tif.series[0]
+
+
+def _check_series(tif: tifffile.TiffFile, path: Path) -> None:
+    """Look for planes that are announced but not there."""
+    size, series = tif.filehandle.size, tif.series[0]
     missing = sum(page is None for page in series.pages)
     if missing:
         raise InputError(
@@ -244,37 +238,19 @@ def _truncated(path: Path, what: str, end: int, size: int) -> InputError:
     )
 
 
-def _ome_voxel_size(tif: tifffile.TiffFile) -> tuple[float | None, ...]:
-    """Return (z, y, x) in micrometres, None where it is not stated."""
-    root = ElementTree.fromstring(tif.ome_metadata)
-    pixels = next((node for node in root.iter() if node.tag.endswith("}Pixels")), None)
-    if pixels is None:
-        return (None, None, None)
-    return tuple(
-        _in_micrometres(
-            pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        )
-        for axis in "ZYX"
-    )
-
-
-def _imagej_voxel_size(tif: tifffile.TiffFile) -> tuple[float | None, ...]:
-    """Return (z, y, x) in micrometres, None where it is not stated."""
+def _imagej_voxel_size(
+    tif: tifffile.TiffFile,
+) -> tuple[tuple[float | None, float | None, float | None], str | None]:
+    """Return (z, y, x) in micrometres, None where it is not stated, and why it is not clear."""
     # ImageJ gives pixels per unit as the resolution tags and names the unit in its description.
     described = tif.imagej_metadata or {}
     unit = described.get("unit")
-    if unit is None:
-        return (None, None, None)
-    tags, sizes = tif.pages[0].tags, [_in_micrometres(described.get("spacing"), unit)]
+    tags, sizes = tif.pages[0].tags, [described.get("spacing")]
     for name in ("YResolution", "XResolution"):
         pixels, units = tags[name].value if name in tags else (0, 1)
-        sizes.append(_in_micrometres(units / pixels, unit) if pixels else None)
-    return tuple(sizes)
-
-
-def _in_micrometres(size: str | float | None, unit: str) -> float | None:
-    try:
-        value = float(size) * _MICROMETRES[unit]
-    except (TypeError, ValueError, KeyError):
-        return None
-    return value if math.isfinite(value) and value > 0 else None
+        sizes.append(units / pixels if pixels else None)
+    if is_length(unit):
+        return tuple(size_um(size, unit) for size in sizes), None
+    stated = any(size not in (None, 1) for size in sizes) and tif.is_imagej
+    named = f'the unit "{unit}", which is no length' if unit else "no unit"
+    return (None, None, None), f"the ImageJ metadata have {named}" if stated else None

@@ -18,7 +18,7 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.stats import trim_mean
 
-from besselflow.acquisition import read_tiff_stack
+from besselflow.acquisition import open_acquisition
 from besselflow.beam.bead_images import (
     centred,
     cleaned,
@@ -231,7 +231,7 @@ def extract_beam(
 def _read(spec: str) -> tuple[np.ndarray, float | None, tuple[float | None, float | None]]:
     """Return stack (Z, Y, X), distance of the planes and pixel size (y, x) in micrometres."""
     path, options = split_tiff(spec)
-    opened = read_tiff_stack(path)
+    opened = open_acquisition(path)
     if opened.data.shape[0] * opened.data.shape[1] > 1:
         t, c = opened.data.shape[:2]
         raise InputError(

@@ -60,9 +60,21 @@ def acquisition_facts(measured: Projections) -> list[tuple[str, str]]:
             f"at most",
         ),
     ]
+    known = measured.attributes.get("acquisition", {})
     if n_times > 1 or n_channels > 1:
-        facts.append(("Series", f"{n_times} time points, {n_channels} channels"))
+        names = ", ".join(known.get("channels", []))
+        named = f" ({names})" if names else ""
+        facts.append(("Series", f"{n_times} time points, {n_channels} channels{named}"))
+    if known:
+        facts.append(("Recorded", _describe_recording(known)))
     return facts
+
+
+def _describe_recording(known: Mapping[str, Any]) -> str:
+    """Say when and with what an acquisition was recorded, and what was read from its files."""
+    parts = [known["format"], known.get("software"), known.get("date", "").replace("T", " ")]
+    parts += [f"{what} from {source}" for what, source in known.get("read from", {}).items()]
+    return "; ".join(part for part in [*parts, *known.get("notes", [])] if part)
 
 
 def _describe_step(positions_um: np.ndarray) -> str:

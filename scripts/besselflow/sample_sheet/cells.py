@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from besselflow.acquisition import Frames
 from besselflow.beam.spec import split_tiff
 from besselflow.errors import Problem
+from besselflow.sample_sheet.columns import COLUMNS
 
-_PLAUSIBLE_VOXEL_UM = (0.005, 100.0)
+FILL_IN = "?"
+"""What a drafted sheet has in the cells that a person must fill in."""
+
+FRAMES = ("average", "time")
+PLAUSIBLE_VOXEL_UM = (0.005, 100.0)
 _MODEL = re.compile(r"[A-Za-z]+:")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
@@ -26,13 +33,31 @@ class Row:
     line: int
     cells: dict[str, str]
     problems: list[Problem] = field(default_factory=list)
+    unfilled: set[str] = field(default_factory=set)
 
     def report(self, column: str, message: str, remedy: str) -> None:
         """Note what is wrong with a cell, and what to do about it."""
+        if column in self.unfilled:
+            return
         value, name = self.cells[column], self.cells["sample"] or None
         self.problems.append(
             Problem(str(self.sheet), message, remedy, self.line, column, value, name)
         )
+
+
+def empty_unfilled(row: Row) -> None:
+    """Report every cell that is still to be filled in, and make it empty for all who read it."""
+    for column in COLUMNS:
+        if row.cells.get(column.name) != FILL_IN:
+            continue
+        what = column.description.split(". ")[0].rstrip(".")
+        row.report(
+            column.name,
+            "this cell is still to be filled in",
+            f"{what}, such as {column.example}",
+        )
+        row.unfilled.add(column.name)
+        row.cells[column.name] = ""
 
 
 def read_number(row: Row, column: str, unit: str) -> float | None:
@@ -60,23 +85,15 @@ def read_number(row: Row, column: str, unit: str) -> float | None:
 def read_voxel_size(row: Row, column: str) -> float | None:
     """Return a plausible length in micrometres; what is wrong with it is reported to the row.
 
-    An empty spacing of the slices is None without a report where there is no ground truth: a
-    default follows from pixel size and stage step.
+    An empty cell is None without a report: the files may state it, and a default for the distance
+    of the slices follows from pixel size and stage step.
     """
     if not row.cells[column]:
-        if column == "voxel_size_z_um" and row.cells["ground_truth"]:
-            row.report(
-                column,
-                "the voxel size is missing, and a ground truth needs it",
-                "write the distance of its slices in micrometres",
-            )
-        elif column != "voxel_size_z_um":
-            row.report(column, "the voxel size is missing", "write it in micrometres")
         return None
     value = read_number(row, column, "micrometres")
     if value is None:
         return None
-    low, high = _PLAUSIBLE_VOXEL_UM
+    low, high = PLAUSIBLE_VOXEL_UM
     if value <= 0:
         row.report(column, "the voxel size is not positive", "write it in micrometres")
     elif value > high:
@@ -118,14 +135,18 @@ def _resolve(row: Row, cell: str) -> Path:
     return beside_sheet
 
 
-def read_path(row: Row, column: str) -> Path | None:
-    """Return the absolute path in a cell, None where it is empty; report what is no file."""
+def read_path(row: Row, column: str, folders: bool = False) -> Path | None:
+    """Return the absolute path in a cell, None where it is empty; report what is no file.
+
+    Folders count as well where they may be an acquisition.
+    """
     cell = row.cells[column]
     if not cell:
         return None
     path = _resolve(row, cell)
     if path.is_dir():
-        row.report(column, "this is a folder", "give the path of a file")
+        if not folders:
+            row.report(column, "this is a folder", "give the path of a file")
     elif not path.is_file():
         row.report(
             column,
@@ -160,14 +181,30 @@ def read_lateral(row: Row) -> str | None:
     )
 
 
+def read_frames(row: Row) -> Frames:
+    """Return what becomes of repeated frames; what can't be understood is reported."""
+    answer = row.cells.get("frames", "").lower()
+    if answer in ("", *FRAMES):
+        return answer or "average"
+    close = difflib.get_close_matches(answer, FRAMES, n=1)
+    remedy = f'did you mean "{close[0]}"?' if close else "write average or time"
+    row.report("frames", "unknown treatment of repeated frames", remedy)
+    return "average"
+
+
+def read_yes(row: Row, column: str) -> bool:
+    """Return whether a cell says yes; what can't be understood is reported."""
+    answer = row.cells.get(column, "").lower()
+    if answer not in ("", "no", "yes"):
+        row.report(column, "neither yes nor no", "write yes, or leave the cell empty")
+    return answer == "yes"
+
+
 def read_simulated(row: Row) -> bool:
     """Return whether the cell says yes; what can't be understood, or can't be so, is reported."""
-    answer = row.cells.get("simulated", "").lower()
-    if answer in ("", "no"):
+    if not read_yes(row, "simulated"):
         return False
-    if answer != "yes":
-        row.report("simulated", "neither yes nor no", "write yes, or leave the cell empty")
-    elif not row.cells["ground_truth"]:
+    if not row.cells["ground_truth"]:
         row.report(
             "simulated",
             "a simulated acquisition without the volume that it was computed from",

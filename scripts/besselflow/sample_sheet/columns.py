@@ -45,15 +45,16 @@ COLUMNS = (
         "acquisition",
         True,
         "",
-        "Path of the TIFF with the projections. May be empty for `train` samples.",
+        "Path of the file or folder with the projections, in one of the formats below. May be "
+        "empty for `train` samples.",
         "data/mouse-1.tif",
     ),
     Column(
         "stage_positions",
         True,
         "",
-        "Path of the CSV with the stage position of every projection. May be empty for `train` "
-        "samples.",
+        "Path of the CSV with the stage position of every projection. May be empty where the "
+        "acquisition states them, and for `train` samples.",
         "data/mouse-1_stage.csv",
     ),
     Column(
@@ -70,18 +71,30 @@ COLUMNS = (
         True,
         "µm",
         "Distance of neighbouring slices of the output; that of the ground truth where there is "
-        "one. May be empty where there is none: then it is the mean of the pixel sizes, but at "
-        "least an eighth of the stage step.",
+        "one, and may be empty where its file states it. May also be empty where there is none: "
+        "then it is the mean of the pixel sizes, but at least an eighth of the stage step.",
         "1.0",
     ),
-    Column("voxel_size_y_um", True, "µm", "Pixel size along y.", "0.5"),
-    Column("voxel_size_x_um", True, "µm", "Pixel size along x.", "0.5"),
+    Column(
+        "voxel_size_y_um",
+        True,
+        "µm",
+        "Pixel size along y. May be empty where the acquisition or the ground truth states it.",
+        "0.5",
+    ),
+    Column(
+        "voxel_size_x_um",
+        True,
+        "µm",
+        "Pixel size along x. May be empty where the acquisition or the ground truth states it.",
+        "0.5",
+    ),
     Column(
         "ground_truth",
         True,
         "",
-        "Path of a point-scanned TIFF stack of the same field of view, or empty. Needed for "
-        "`train` samples.",
+        "Path of a point-scanned stack of the same field of view, in one of the formats below, or "
+        "empty. Needed for `train` samples.",
         "data/mouse-1_truth.tif",
     ),
     Column(
@@ -114,6 +127,22 @@ COLUMNS = (
         "`beam_profile`), `gaussian:FWHMum`, `bessel:...`, or the path of a TIFF with beads, see "
         "below. Empty: none.",
         "gaussian:0.6um",
+    ),
+    Column(
+        "frames",
+        False,
+        "",
+        "What becomes of frames that ScanImage repeated at each slice: `average`, or `time` to "
+        "keep them as time points. Empty: `average`.",
+        "average",
+    ),
+    Column(
+        "overrule",
+        False,
+        "",
+        "`yes` where the voxel size and the stage positions of this sheet count although the files "
+        "state others. Empty: a disagreement is an error.",
+        "yes",
     ),
     Column(
         "simulated",

@@ -11,15 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from besselflow.acquisition import Frames
 from besselflow.errors import Problem, ProblemsError
 from besselflow.sample_sheet.cells import (
     Row,
+    empty_unfilled,
     read_beam,
     read_detector,
+    read_frames,
     read_lateral,
     read_path,
     read_simulated,
     read_voxel_size,
+    read_yes,
 )
 from besselflow.sample_sheet.columns import COLUMNS, RESERVED_NAMES, ROLES
 from besselflow.sample_sheet.table import (
@@ -33,7 +37,8 @@ from besselflow.sample_sheet.table import (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 100
 VOXEL_COLUMNS = ("voxel_size_z_um", "voxel_size_y_um", "voxel_size_x_um")
-PATH_COLUMNS = ("acquisition", "stage_positions", "ground_truth")
+PATH_COLUMNS = {"acquisition": True, "stage_positions": False, "ground_truth": True}
+"""Columns with paths, and whether a folder may stand in them."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,13 @@ class Sample:
     row : int
         1-based line of the sheet.
     acquisition, stage_positions, ground_truth : pathlib.Path or None
-        Absolute paths of existing files; None where the cell is empty.
+        Absolute paths of existing files, or folders; None where the cell is empty.
     beam_profile : str or None
         A model such as ``box:6um``, or the absolute path of a CSV or of a TIFF with beads, which
         may have options behind it (``/data/beads.tif:z=0.5um``).
     voxel_size_um : tuple of float
-        (z, y, x); z may be None, for a default, where there is no ground truth.
+        (z, y, x); None where the cell is empty. After the check of the files, only z may be None,
+        for a default, where there is no ground truth.
     role : str
         ``test`` or ``train``.
     offset : float or None
@@ -64,8 +70,16 @@ class Sample:
         `beam_profile`; None where there is no lateral blur.
     simulated : bool
         Whether the acquisition was computed from the ground truth.
+    frames : str
+        ``average`` or ``time``: what becomes of frames that were repeated at one position.
+    overrule : bool
+        Whether the sheet counts where the files state other positions or voxel sizes.
     extra : dict of str to str
         Cells of further columns.
+    positions_um : tuple of float, or None
+        Stage positions in the order of the projections; known after the check of the files.
+    acquisition_files : tuple of pathlib.Path
+        All files of the acquisition, where they are few; known after the check of the files.
     """
 
     name: str
@@ -73,14 +87,18 @@ class Sample:
     acquisition: Path | None
     stage_positions: Path | None
     beam_profile: str | None
-    voxel_size_um: tuple[float | None, float, float]
+    voxel_size_um: tuple[float | None, float | None, float | None]
     ground_truth: Path | None
     role: Literal["test", "train"]
     offset: float | None = None
     gain: float | None = None
     lateral_psf: str | None = None
     simulated: bool = False
+    frames: Frames = "average"
+    overrule: bool = False
     extra: dict[str, str] = field(default_factory=dict)
+    positions_um: tuple[float, ...] | None = None
+    acquisition_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,34 +226,32 @@ def read_sheet(path: Path | str) -> Sheet:
 
 def _understand(rows: list[Row]) -> list[Sample]:
     """Turn rows into samples; what is wrong is reported to the rows."""
+    for row in rows:
+        empty_unfilled(row)
     _check_names(rows)
-    parsed = []
+    known, parsed = {column.name for column in COLUMNS}, []
     for row in rows:
         _check_role(row)
-        voxel = tuple(read_voxel_size(row, column) for column in VOXEL_COLUMNS)
-        offset, gain = read_detector(row, "offset"), read_detector(row, "gain")
-        paths = {column: read_path(row, column) for column in PATH_COLUMNS}
-        beam, lateral = read_beam(row), read_lateral(row)
-        simulated = read_simulated(row)
+        paths = {
+            column: read_path(row, column, folders) for column, folders in PATH_COLUMNS.items()
+        }
+        cells = {
+            "voxel_size_um": tuple(read_voxel_size(row, column) for column in VOXEL_COLUMNS),
+            "offset": read_detector(row, "offset"),
+            "gain": read_detector(row, "gain"),
+            "beam_profile": read_beam(row),
+            "lateral_psf": read_lateral(row),
+            "frames": read_frames(row),
+            "overrule": read_yes(row, "overrule"),
+            "simulated": read_simulated(row),
+            "extra": {name: cell for name, cell in row.cells.items() if name not in known},
+        }
         _check_needed(row)
-        parsed.append((row, voxel, offset, gain, paths, beam, lateral, simulated))
-    _check_leaks([(row, paths) for row, _, _, _, paths, *_ in parsed])
-    known = {column.name for column in COLUMNS}
+        parsed.append((row, paths, cells))
+    _check_leaks([(row, paths) for row, paths, _ in parsed])
     return [
-        Sample(
-            name=row.cells["sample"],
-            row=row.line,
-            beam_profile=beam,
-            voxel_size_um=voxel,
-            role=row.cells["role"],
-            offset=offset,
-            gain=gain,
-            lateral_psf=lateral,
-            simulated=simulated,
-            extra={name: cell for name, cell in row.cells.items() if name not in known},
-            **paths,
-        )
-        for row, voxel, offset, gain, paths, beam, lateral, simulated in parsed
+        Sample(name=row.cells["sample"], row=row.line, role=row.cells["role"], **paths, **cells)
+        for row, paths, cells in parsed
         if not row.problems
     ]
 

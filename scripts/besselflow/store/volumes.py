@@ -65,7 +65,7 @@ def write_volume(
     name : str
         Name that viewers show.
     attributes : dict
-        Stored beside the OME metadata.
+        Stored beside the OME metadata; ``channels`` in them names the channels for viewers.
     """
     with atomic_path(path) as temporary:
         group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
@@ -86,7 +86,7 @@ def write_volume(
         smallest = np.asarray(level)
         group.attrs.update(
             {
-                "ome": _ome_metadata(name, datasets, smallest),
+                "ome": _ome_metadata(name, datasets, smallest, attributes.get("channels", [])),
                 ATTRIBUTE: attributes,
             }
         )
@@ -166,7 +166,9 @@ def _dataset(path: str, spacing: list[float], origin: list[float]) -> dict[str, 
     }
 
 
-def _ome_metadata(name: str, datasets: list[dict], smallest: np.ndarray) -> dict[str, Any]:
+def _ome_metadata(
+    name: str, datasets: list[dict], smallest: np.ndarray, labels: list[str]
+) -> dict[str, Any]:
     space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, *space]
     channels = []
@@ -175,7 +177,7 @@ def _ome_metadata(name: str, datasets: list[dict], smallest: np.ndarray) -> dict
         low, high = (float(v) for v in np.percentile(values, [1, 99.8]))
         channels.append(
             {
-                "label": f"channel {channel}",
+                "label": labels[channel] if channel < len(labels) else f"channel {channel}",
                 "color": "FFFFFF",
                 "active": True,
                 "window": {

@@ -1,0 +1,276 @@
+"""Bruker Prairie View: an XML of sequences and frames, and one TIFF per plane and channel.
+
+Every frame names its files and those parts of the microscope's state that differ from the state at
+the head of the XML. The depth has several parts, the focus drive and piezos; the one that moves
+within a sequence gives the stage positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from besselflow.acquisition.model import Acquisition, regular_spacing
+from besselflow.acquisition.planes import natural_key, stack_planes
+from besselflow.acquisition.units import size_um
+from besselflow.acquisition.xml_files import parse_xml, root_tag
+from besselflow.errors import InputError
+
+FORMAT = "Bruker Prairie View"
+_ROOT = "PVScan"
+_SOURCE = "positionCurrent ZAxis"
+# A drive that is held still moves by its noise: relative to the range of the one that moves.
+_STILL = 0.05
+_SMALLEST_STEP_UM = 0.05
+_DATES = ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One frame: its files by channel, when it was taken, and its depth by drive."""
+
+    files: dict[str, tuple[Path, int]]
+    seconds: float
+    depths: dict[str, float]
+
+
+def is_bruker(path: Path) -> bool:
+    """Return whether a folder holds the XML of a Prairie View scan, or a file is one."""
+    return _find_xml(path) is not None
+
+
+def _find_xml(path: Path) -> Path | None:
+    if path.is_file():
+        return path if path.suffix.lower() == ".xml" and root_tag(path) == _ROOT else None
+    candidates = sorted(path.glob("*.xml"), key=lambda file: (file.stem != path.name, file.name))
+    return next((file for file in candidates if root_tag(file) == _ROOT), None)
+
+
+def read_bruker(path: Path) -> Acquisition:
+    """Read a scan of Prairie View.
+
+    Projections are what differs in depth: the frames of each sequence, or the sequences. Where
+    the stage stands still, all frames are time points.
+
+    Raises
+    ------
+    InputError
+        The XML is damaged, files are missing, or the sequences don't see the same depths.
+    """
+    xml = _find_xml(path)
+    root = parse_xml(xml)
+    state = _State(root)
+    sequences = [_frames(node, xml.parent, state) for node in root.findall("Sequence")]
+    sequences = [frames for frames in sequences if frames]
+    if not sequences:
+        raise InputError(f"{xml}: it names no images; give the folder of a TSeries or ZSeries")
+    names = _channel_names(root)
+    sequences, notes = _whole_sequences(sequences, list(names), xml)
+    sequences, drive, unknown = _volumes(sequences)
+    sequences, positions = _aligned(sequences, drive, xml)
+    if unknown:
+        positions = None
+    table = np.empty((len(sequences), len(names), len(sequences[0])), object)
+    for t, c, p in np.ndindex(*table.shape):
+        table[t, c, p] = sequences[t][p].files[list(names)[c]]
+    pixels = tuple(size_um(state.shared(("micronsPerPixel", axis)), "um") for axis in "YX")
+    sources = {}
+    if positions is not None:
+        sources["stage positions"] = f"{_SOURCE} ({state.drive_name(drive)}) in {xml.name}"
+    if None not in pixels:
+        sources["pixel size"] = f"micronsPerPixel in {xml.name}"
+    times = tuple(frames[0].seconds for frames in sequences)
+    return Acquisition(
+        stack_planes(table, path),
+        path,
+        FORMAT,
+        (None if positions is None else regular_spacing(positions), *pixels),
+        positions,
+        tuple(names.values()),
+        tuple(t - times[0] for t in times) if len(times) > 1 else (),
+        _date(root),
+        f"Prairie View {root.get('version')}" if root.get("version") else "Prairie View",
+        (xml, *dict.fromkeys(file for file, _ in table.flat)),
+        sources,
+        {"stage positions": unknown} if unknown else {},
+        notes,
+    )
+
+
+class _State:
+    """The state at the head of the XML, and what frames have changed of it.
+
+    Prairie View 5 nests `PVStateValue`, `IndexedValue` and `SubindexedValue`; version 4 has flat
+    `Key` elements such as ``positionCurrent_ZAxis_1`` in every frame.
+    """
+
+    def __init__(self, root: ElementTree.Element):
+        self._root = root
+        self._head = _values(root.find("PVStateShard"))
+        self._names: dict[str, str] = {}
+        for node in root.iter("SubindexedValue"):
+            if node.get("description"):
+                self._names.setdefault(node.get("subindex"), node.get("description"))
+
+    def drive_name(self, drive: str) -> str:
+        return self._names.get(drive, f"subindex {drive}")
+
+    def shared(self, key: tuple[str, str]) -> str | None:
+        """Return a value that is the same for the scan: from its head or its first frame."""
+        if self._find(self._head, key) is not None:
+            return self._find(self._head, key)
+        shard = self._root.find("Sequence/Frame/PVStateShard")
+        return self._find(_values(shard), key)
+
+    @staticmethod
+    def _find(values: dict[tuple[str, ...], str], key: tuple[str, str]) -> str | None:
+        name, axis = key
+        return values.get((name, f"{axis}Axis"), values.get((f"{name}_{axis}Axis",)))
+
+    def depths(self, *shards: ElementTree.Element | None) -> dict[str, float]:
+        """Return the depth by drive, of which later shards overrule earlier ones."""
+        values = dict(self._head)
+        for shard in shards:
+            values |= _values(shard)
+        found = {}
+        for key, value in values.items():
+            path = key if len(key) > 1 else tuple(key[0].split("_"))
+            if path[:2] == ("positionCurrent", "ZAxis"):
+                found[path[2] if len(path) > 2 else "0"] = float(value)
+        return found
+
+
+def _values(shard: ElementTree.Element | None) -> dict[tuple[str, ...], str]:
+    """Return the values of a PVStateShard by key, index and subindex."""
+    found: dict[tuple[str, ...], str] = {}
+    for node in shard if shard is not None else ():
+        key = node.get("key")
+        if node.get("value") is not None:
+            found[(key,)] = node.get("value")
+        for indexed in node.findall("IndexedValue"):
+            found[(key, indexed.get("index"))] = indexed.get("value")
+        for group in node.findall("SubindexedValues"):
+            for inner in group.findall("SubindexedValue"):
+                found[(key, group.get("index"), inner.get("subindex"))] = inner.get("value")
+    return found
+
+
+def _frames(sequence: ElementTree.Element, folder: Path, state: _State) -> list[_Frame]:
+    shard = sequence.find("PVStateShard")
+    frames = []
+    for node in sequence.findall("Frame"):
+        files = {
+            file.get("channel", "1"): (folder / file.get("filename"), int(file.get("page", 1)) - 1)
+            for file in node.findall("File")
+            if file.get("filename")
+        }
+        seconds = float(node.get("absoluteTime", node.get("relativeTime", "0")))
+        if files:
+            frames.append(_Frame(files, seconds, state.depths(shard, node.find("PVStateShard"))))
+    return frames
+
+
+def _channel_names(root: ElementTree.Element) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for file in root.iter("File"):
+        channel = file.get("channel", "1")
+        names.setdefault(channel, file.get("channelName") or f"Ch{channel}")
+    return dict(sorted(names.items(), key=lambda item: natural_key(item[0])))
+
+
+def _whole_sequences(
+    sequences: list[list[_Frame]], channels: list[str], xml: Path
+) -> tuple[list[list[_Frame]], tuple[str, ...]]:
+    """Return the sequences without one at the end that was stopped early."""
+    count, notes = len(sequences[0]), ()
+    if len(sequences) > 1 and len(sequences[-1]) < count:
+        notes = (
+            f"the last sequence was stopped after {len(sequences[-1])} of {count} frames, and is "
+            f"left out",
+        )
+        sequences = sequences[:-1]
+    for number, frames in enumerate(sequences):
+        if len(frames) != count:
+            raise InputError(
+                f"{xml}: sequence {number + 1} has {len(frames)} frames, but the first has {count}"
+                f"; give one scan of equal sequences"
+            )
+        for place, frame in enumerate(frames):
+            lacking = [channel for channel in channels if channel not in frame.files]
+            if lacking:
+                raise InputError(
+                    f"{xml}: frame {place + 1} of sequence {number + 1} lacks channel {lacking[0]}"
+                    f"; copy the whole folder again from the microscope"
+                )
+    return sequences, notes
+
+
+def _volumes(
+    sequences: list[list[_Frame]],
+) -> tuple[list[list[_Frame]], str | None, str | None]:
+    """Return the frames by time point and depth, the drive that moves, and what is unclear."""
+    drive, unknown = _moving_drive(sequences[0])
+    if drive is not None:
+        return sequences, drive, unknown
+    drive, unknown = _moving_drive([frames[0] for frames in sequences])
+    if drive is not None:
+        # One sequence per depth, with the time points within it.
+        return [list(frames) for frames in zip(*sequences, strict=True)], drive, unknown
+    return [[frame] for frames in sequences for frame in frames], None, None
+
+
+def _moving_drive(frames: list[_Frame]) -> tuple[str | None, str | None]:
+    """Return the drive that moves from frame to frame, and why its motion does not suffice."""
+    drives = set.intersection(*(set(frame.depths) for frame in frames))
+    ranges = {drive: float(np.ptp([f.depths[drive] for f in frames])) for drive in sorted(drives)}
+    moving = max(ranges, key=ranges.get, default=None)
+    if moving is None or not _steps_through([frame.depths[moving] for frame in frames]):
+        return None, None
+    widest = ranges.pop(moving)
+    if max(ranges.values(), default=0) > _STILL * widest:
+        return moving, ("focus and piezo both move, and whether their motions add up is not stated")
+    return moving, None
+
+
+def _steps_through(depths: list[float]) -> bool:
+    """Tell a stage that steps, evenly or not, from the noise of one that is held."""
+    steps = np.diff(depths)
+    one_way = (steps > 0).all() or (steps < 0).all()
+    return bool(len(steps) and one_way and np.median(np.abs(steps)) > _SMALLEST_STEP_UM)
+
+
+def _aligned(
+    sequences: list[list[_Frame]], drive: str | None, xml: Path
+) -> tuple[list[list[_Frame]], np.ndarray | None]:
+    """Bring the frames of all sequences into the order of the first: a stage may go to and fro."""
+    if drive is None:
+        return sequences, None
+    depths = np.array([[frame.depths[drive] for frame in frames] for frames in sequences])
+    step = float(np.median(np.abs(np.diff(depths[0]))))
+    turned = np.abs(depths - depths[0]).max(axis=1) > step / 2
+    depths[turned] = depths[turned, ::-1]
+    sequences = [
+        frames[::-1] if back else frames for frames, back in zip(sequences, turned, strict=True)
+    ]
+    away = np.abs(depths - depths[0]).max(axis=1)
+    if away.max() > step / 2:
+        worst = int(away.argmax())
+        raise InputError(
+            f"{xml}: the depths of sequence {worst + 1} differ by up to {away.max():g} um from "
+            f"those of the first; give one scan of equal sequences"
+        )
+    mean = depths.mean(axis=0)
+    return sequences, np.array([float(f"{z:.9g}") for z in mean])
+
+
+def _date(root: ElementTree.Element) -> datetime | None:
+    for form in _DATES:
+        try:
+            return datetime.strptime(root.get("date", ""), form)
+        except ValueError:
+            continue
+    return None

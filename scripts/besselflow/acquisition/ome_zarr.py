@@ -1,0 +1,135 @@
+"""OME-Zarr 0.4 and 0.5: the full resolution of the first multiscale image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+
+from besselflow.acquisition.model import Acquisition
+from besselflow.acquisition.units import is_length, position_um, size_um
+from besselflow.errors import InputError
+
+FORMAT = "OME-Zarr"
+_SECONDS = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0}
+_METADATA = ("zarr.json", ".zgroup", ".zattrs")
+
+
+def is_ome_zarr(path: Path) -> bool:
+    """Return whether a folder is a Zarr group or array."""
+    return path.is_dir() and any((path / name).is_file() for name in (*_METADATA, ".zarray"))
+
+
+def read_ome_zarr(path: Path) -> Acquisition:
+    """Open an OME-Zarr image.
+
+    Raises
+    ------
+    InputError
+        The folder is Zarr but no image of OME-Zarr, or its axes can't be understood.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r")
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a readable group of OME-Zarr ({error}); give the folder of the image"
+        ) from error
+    attributes = dict(group.attrs)
+    ome = attributes.get("ome", attributes)
+    try:
+        image = ome["multiscales"][0]
+        dataset = image["datasets"][0]
+        array = group[dataset["path"]]
+    except (KeyError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{path}: its metadata describe no image (multiscales with datasets; {error}); give "
+            f"the folder of one image, such as the folder 0 of a series"
+        ) from None
+    axes = [_axis(axis) for axis in image.get("axes", [])]
+    names = "".join(axis["name"].upper()[:1] for axis in axes)
+    if len(names) != array.ndim or not set(names) <= set("TCZYX") or not {"Y", "X"} <= set(names):
+        raise InputError(
+            f"{path}: the axes {[axis['name'] for axis in axes]} of an array of shape "
+            f"{array.shape} can't be read as any of t, c, z, y, x; export it with these axes"
+        )
+    data = da.from_zarr(array)
+    data = data.transpose([names.index(axis) for axis in "TCZYX" if axis in names])
+    data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")]
+    scale, shift = _transformation(image, dataset, len(axes))
+    by_name = dict(zip(names, zip(axes, scale, shift, strict=True), strict=True))
+    voxel, unknown = _voxel_size(by_name)
+    version = ome.get("version", image.get("version", "0.4"))
+    sources, positions = {}, None
+    if None not in voxel[1:]:
+        sources["pixel size"] = "the scale of the axes y and x"
+    if voxel[0] is not None and data.shape[2] > 1:
+        axis, _, first = by_name["Z"]
+        positions = position_um(first, axis["unit"]) + voxel[0] * np.arange(data.shape[2])
+        sources["stage positions"] = "scale and translation of the axis z"
+    creator = image.get("metadata", {}).get("version") if "metadata" in image else None
+    return Acquisition(
+        data,
+        path,
+        f"{FORMAT} {version}",
+        voxel,
+        positions,
+        _channels(ome, data.shape[1]),
+        _times(by_name, data.shape[0]),
+        software=str(creator) if creator else None,
+        files=(path,),
+        sources=sources,
+        unknown=unknown,
+    )
+
+
+def _axis(axis: str | dict[str, Any]) -> dict[str, Any]:
+    """Return name and unit; versions before 0.4 have names alone."""
+    if isinstance(axis, str):
+        return {"name": axis, "unit": None}
+    return {"name": str(axis.get("name", "")), "unit": axis.get("unit")}
+
+
+def _transformation(
+    image: dict[str, Any], dataset: dict[str, Any], axes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale and the translation of the axes: of the dataset, then of the image."""
+    scale, shift = np.ones(axes), np.zeros(axes)
+    for step in (
+        *dataset.get("coordinateTransformations", []),
+        *image.get("coordinateTransformations", []),
+    ):
+        if step.get("type") == "scale":
+            scale, shift = scale * step["scale"], shift * step["scale"]
+        elif step.get("type") == "translation":
+            shift = shift + step["translation"]
+    return scale, shift
+
+
+def _voxel_size(
+    by_name: dict[str, tuple[dict[str, Any], float, float]],
+) -> tuple[tuple[float | None, float | None, float | None], dict[str, str]]:
+    sizes, unclear = [], {}
+    for name in "ZYX":
+        axis, scale, _ = by_name.get(name, ({"unit": None}, None, None))
+        sizes.append(size_um(scale, axis["unit"]))
+        if name in by_name and not is_length(axis["unit"]):
+            stated = f'has the unit "{axis["unit"]}"' if axis["unit"] else "has no unit"
+            key = "stage positions" if name == "Z" else "voxel size"
+            unclear[key] = f"the axis {name.lower()} {stated}, and so its scale is no length"
+    return tuple(sizes), unclear
+
+
+def _channels(ome: dict[str, Any], count: int) -> tuple[str, ...]:
+    labels = [channel.get("label") for channel in ome.get("omero", {}).get("channels", [])]
+    return tuple(map(str, labels)) if len(labels) == count and all(labels) else ()
+
+
+def _times(
+    by_name: dict[str, tuple[dict[str, Any], float, float]], count: int
+) -> tuple[float, ...]:
+    axis, scale, _ = by_name.get("T", ({"unit": None}, 1.0, 0.0))
+    factor = _SECONDS.get(axis["unit"])
+    return tuple(factor * scale * t for t in range(count)) if factor and count > 1 else ()

@@ -1,0 +1,172 @@
+"""Walk through a directory tree and recognise acquisitions, stage files and beams by content."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tifffile
+
+from besselflow.acquisition import Acquisition, open_acquisition, recognise
+from besselflow.acquisition import tiff_folder as folders
+from besselflow.acquisition.planes import natural_key
+from besselflow.draft.names import is_beads
+from besselflow.errors import InputError
+
+_FORMATS_OF_FOLDERS = ("OME-Zarr", "Thorlabs ThorImage", "Bruker Prairie View")
+_TABLE_BYTES = 10_000_000
+
+
+@dataclass
+class Found:
+    """What lies in a directory tree.
+
+    Attributes
+    ----------
+    images : list of Acquisition
+        Stacks of at least two planes: acquisitions and ground truths.
+    beads : list of pathlib.Path
+        Stacks that are named as such.
+    stages, beams : list of pathlib.Path
+        CSV files with the columns of stage positions, and of beam profiles.
+    left_out : dict of pathlib.Path to str
+        What looks like images but can't be used -> why.
+    """
+
+    images: list[Acquisition] = field(default_factory=list)
+    beads: list[Path] = field(default_factory=list)
+    stages: list[Path] = field(default_factory=list)
+    beams: list[Path] = field(default_factory=list)
+    left_out: dict[Path, str] = field(default_factory=dict)
+
+
+def find_all(directory: Path | str) -> Found:
+    """Find everything that a sample sheet can name, below a directory.
+
+    Folders whose name begins with a dot, and the results of BesselFlow, are not looked into.
+
+    Parameters
+    ----------
+    directory : path
+
+    Raises
+    ------
+    InputError
+        There is no such directory.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; correct the path")
+    found, members = Found(), set()
+    if _take_folder(directory, found):
+        return found
+    for place, names, files in os.walk(directory, followlinks=True):
+        folder = Path(place)
+        if {"report.html", "metrics.tsv"} <= set(files):
+            names.clear()
+            continue
+        whole = [
+            name for name in names if name.startswith(".") or _take_folder(folder / name, found)
+        ]
+        names[:] = sorted(name for name in names if name not in whole)
+        for name in sorted(files, key=natural_key):
+            path = folder / name
+            if not name.startswith(".") and path not in members:
+                members.update(_take_file(path, found))
+    found.images.sort(key=lambda image: natural_key(str(image.path)))
+    return found
+
+
+def _take_folder(folder: Path, found: Found) -> bool:
+    """Note a folder that is one acquisition as a whole; return whether it is."""
+    try:
+        reader = recognise(folder)
+    except InputError as error:
+        found.left_out[folder] = _reason(error, folder)
+        return True
+    if reader is None:
+        return False
+    if reader.name == folders.FORMAT and not _is_series(folder):
+        return False
+    if reader.name in (*_FORMATS_OF_FOLDERS, folders.FORMAT):
+        _take_images(folder, found)
+        if reader.name != "OME-Zarr":
+            for table in sorted(folder.glob("*.csv")):
+                _take_table(table, found)
+        return True
+    return False
+
+
+def _is_series(folder: Path) -> bool:
+    """Tell a folder with one plane per file from one with a stack in each."""
+    files = folders.list_tiffs(folder)
+    stems = {re.sub(r"\d+", "#", file.name) for file in files}
+    if len(files) < 2 or len(stems) > 1:
+        return False
+    try:
+        for file in (files[0], files[len(files) // 2], files[-1]):
+            with tifffile.TiffFile(file) as tif:
+                if len(tif.pages) > 1 or tif.is_ome:
+                    return False
+    except Exception:
+        # Each file is named with what is wrong with it.
+        return False
+    return True
+
+
+def _take_file(path: Path, found: Found) -> tuple[Path, ...]:
+    """Note a file; return all files that belong to it."""
+    if path.suffix.lower() == ".csv":
+        _take_table(path, found)
+        return ()
+    try:
+        reader = recognise(path)
+    except InputError as error:
+        if path.suffix.lower() in (".tif", ".tiff", ".npy"):
+            found.left_out[path] = _reason(error, path)
+        return ()
+    if reader is None:
+        if path.suffix.lower() in (".tif", ".tiff", ".npy"):
+            found.left_out[path] = "not a readable TIFF, and of no other known format"
+        return ()
+    if is_beads(path):
+        found.beads.append(path)
+        return ()
+    return _take_images(path, found)
+
+
+def _take_images(path: Path, found: Found) -> tuple[Path, ...]:
+    try:
+        image = open_acquisition(path)
+    except InputError as error:
+        found.left_out[path] = _reason(error, path)
+        return ()
+    times, _, planes = image.data.shape[:3]
+    if planes < 2:
+        many = f", at {times} time points" if times > 1 else ""
+        found.left_out[path] = f"a single plane{many}, not a stack"
+    else:
+        found.images.append(image)
+    return image.files
+
+
+def _take_table(path: Path, found: Found) -> None:
+    if path.stat().st_size > _TABLE_BYTES:
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = (row for row in csv.reader(file) if row and not row[0].startswith("#"))
+            header = {cell.strip() for cell in next(rows, [])}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+    if {"projection", "z_um"} <= header:
+        found.stages.append(path)
+    elif {"dz_um", "weight"} <= header:
+        found.beams.append(path)
+
+
+def _reason(error: InputError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
