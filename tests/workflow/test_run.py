@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import zarr
 
+from besselflow.report.cohort_files import MULTIQC_FILES
 from tiny_runs import ROOT, TinyFacility, environment, job_counts, run, wait_until
 
 pytestmark = pytest.mark.workflow
@@ -114,7 +115,8 @@ class TestFullRun:
             for path, modified in full.after_second.items()
             if full.after_first.get(path) != modified
         }
-        cohort = {"report.html", "metrics.tsv", ".exclusions.json"}
+        cohort = {"report.html", "report.csv", "report_comparisons.csv", "metrics.tsv"}
+        cohort |= {".exclusions.json", *(f"multiqc/{name}" for name in MULTIQC_FILES)}
         logs = {"logs/report_cohort.log", "benchmarks/report_cohort.tsv"}
         assert "report.html" in changed and changed <= cohort | logs
 

@@ -1,0 +1,61 @@
+"""Scores out of core: the memory that they take does not grow with the depth of a volume."""
+
+import tracemalloc
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from besselflow.metrics import correlate_shells, describe_truth, score_centrelines, score_volume
+
+SIDE, SHALLOW, DEEP = 64, 90, 300
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("besselflow.metrics.blocks.BLOCK_VOXELS", 2**15)
+    monkeypatch.setattr("besselflow.metrics.fourier._EDGE", 24)
+    monkeypatch.setattr("besselflow.metrics.centreline._HALO", 8)
+
+
+def volumes(depth):
+    """Blocks that are computed when they are read, and never all at once."""
+
+    def draw(seed, block_info=None):
+        place = block_info[None]["array-location"]
+        rng = np.random.default_rng([seed, place[2][0]])
+        return (rng.random([high - low for low, high in place]) ** 6).astype("float32")
+
+    chunks = ((1,), (1,), (10,) * (depth // 10), (SIDE,), (SIDE,))
+    return [
+        da.map_blocks(draw, seed, chunks=chunks, dtype="float32", meta=np.empty((0,) * 5, "f4"))
+        for seed in (1, 2)
+    ]
+
+
+def scores(estimate, truth, scored):
+    score_volume(estimate, truth, scored, 7, reference=describe_truth(truth, scored))
+
+
+def shells(estimate, truth, scored):
+    correlate_shells(estimate, truth, scored, (1, 1, 1))
+
+
+def lines(estimate, truth, scored):
+    score_centrelines({"a": estimate}, truth, scored, np.array([0.5]), edge=24)
+
+
+def peak(compute, depth):
+    arrays = volumes(depth)
+    tracemalloc.start()
+    compute(*arrays, np.ones(depth, bool))
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return highest
+
+
+@pytest.mark.parametrize("compute", [scores, shells, lines])
+def test_memory_does_not_grow_with_depth(compute):
+    peak(compute, 30)
+    added = 4 * SIDE**2 * (DEEP - SHALLOW)
+    assert peak(compute, DEEP) - peak(compute, SHALLOW) < added / 2
