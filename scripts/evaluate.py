@@ -9,27 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
-from besselflow.job import logger, run_script
-from besselflow.metrics import (
-    METRIC_COLUMNS,
-    correlate_shells,
-    describe_truth,
-    is_thin,
-    resolutions_um,
-    score_centrelines,
-    score_volume,
-    scored_slices,
+from besselflow.job import run_script
+from besselflow.metrics import METRIC_COLUMNS
+from besselflow.metrics.methods import (
+    SHELL_COLUMNS,
+    SLICE_COLUMNS,
+    SWEEP_COLUMNS,
+    Findings,
+    score_methods,
 )
-from besselflow.metrics.bootstrap import CONFIDENCE
-from besselflow.metrics.fourier import CRITERION
-from besselflow.store import Projections, open_projections, open_volume, write_json, write_tsv
-
-SLICE_COLUMNS = ["sample", "method", "t", "c", "z_um", "psnr", "ssim", "seen"]
-SWEEP_COLUMNS = ["sample", "method", "threshold", "dice"]
-SHELL_COLUMNS = ["sample", "method", "axis", "frequency_per_um", "correlation"]
+from besselflow.store import open_projections, open_volume, write_json, write_tsv
 
 
 @dataclass(frozen=True)
@@ -95,10 +86,16 @@ def main(
         Further files to write.
     """
     measured = open_projections(projections)
-    found = Findings([], [], [], [], {})
+    found = Findings()
     if truth is not None:
         found = score_methods(
-            volumes, truth, measured, uncertainty, ssim_window, sample, centreline
+            {method: open_volume(path).data for method, path in volumes.items()},
+            open_volume(truth).data,
+            measured,
+            {method: open_volume(path).data for method, path in uncertainty.items()},
+            ssim_window,
+            sample,
+            centreline,
         )
     table = pd.DataFrame(found.metrics, columns=METRIC_COLUMNS)
     if validation is not None:
@@ -112,105 +109,8 @@ def main(
         write_json(details.conditions, found.conditions)
 
 
-@dataclass(frozen=True)
-class Findings:
-    """Scores of all methods, as rows and tables, and how they were taken."""
-
-    metrics: list[tuple[str, str, str, float]]
-    slices: list[pd.DataFrame]
-    sweeps: list[pd.DataFrame]
-    shells: list[pd.DataFrame]
-    conditions: dict
-
-
-def score_methods(
-    volumes: dict[str, Path],
-    truth: Path,
-    measured: Projections,
-    uncertainty: dict[str, Path],
-    ssim_window: int,
-    sample: str,
-    centreline: Literal["auto"] | bool,
-) -> Findings:
-    """Compare all methods with the ground truth; the parameters are those of `main`."""
-    grid, seen = measured.grid, measured.operator.seen
-    scored = scored_slices(grid, measured.positions_um)
-    true = open_volume(truth)
-    estimates = {method: open_volume(path).data for method, path in volumes.items()}
-    reference = describe_truth(true.data, scored)
-    alike = alike_slices(measured)
-    lines = centreline
-    if centreline == "auto":
-        lines = is_thin(true.data, scored, reference.threshold)
-    followed = score_centrelines(estimates, true.data, scored, reference.threshold) if lines else {}
-    z_um = grid.centres_um[scored]
-    conditions = {
-        "data_range": reference.peak.tolist(),
-        "threshold": reference.threshold.tolist(),
-        "first_um": float(z_um[0]),
-        "last_um": float(z_um[-1]),
-        "n_slices": len(z_um),
-        "ssim_window": ssim_window,
-        "alike_slices": alike,
-        "confidence": CONFIDENCE,
-        "criterion": CRITERION,
-        "centreline": bool(lines),
-    }
-    found = Findings([], [], [], [], conditions)
-    for method, estimate in estimates.items():
-        std = open_volume(uncertainty[method]).data if method in uncertainty else None
-        scores = score_volume(estimate, true.data, scored, ssim_window, std, reference, alike)
-        curves = correlate_shells(estimate, true.data, scored, measured.voxel_size_um)
-        values = scores.summary | score_by_sight(scores.slices, seen) | resolutions_um(curves)
-        if method in followed:
-            values["centreline_dice"] = followed[method]
-        z = scores.slices["z"].to_numpy()
-        slices = scores.slices.assign(z_um=grid.centres_um[z], seen=seen[z])
-        for tables, table, columns in (
-            (found.slices, slices, SLICE_COLUMNS),
-            (found.sweeps, scores.sweep, SWEEP_COLUMNS),
-            (found.shells, curves, SHELL_COLUMNS),
-        ):
-            tables.append(table.assign(sample=sample, method=method)[columns])
-        found.metrics.extend((sample, method, name, value) for name, value in values.items())
-        logger.info("%s: %s", method, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-    return found
-
-
-def alike_slices(measured: Projections) -> int:
-    """Say how many neighbouring slices have similar errors: those that one projection stands for.
-
-    That is the length of the beam or the step of the stage, whichever is larger.
-    """
-    gaps = np.diff(np.sort(measured.positions_um))
-    step = float(np.median(gaps)) if len(gaps) else 0.0
-    return max(1, round(max(measured.profile.fwhm_um, step) / measured.grid.spacing_um))
-
-
 def _join(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-
-
-def score_by_sight(slices: pd.DataFrame, seen: np.ndarray) -> dict[str, float]:
-    """Return the PSNR of the slices that projections saw, and of those that none saw.
-
-    Parameters
-    ----------
-    slices : pandas.DataFrame
-        Columns ``z`` (index) and ``psnr`` of the scored slices.
-    seen : numpy.ndarray of bool, shape (Z,)
-        Slices that at least one projection collects light from.
-
-    Returns
-    -------
-    dict
-        ``psnr_seen`` and ``psnr_unseen`` in dB; empty unless there are slices of both kinds.
-    """
-    sight = seen[slices["z"].to_numpy()]
-    if sight.all() or not sight.any():
-        return {}
-    psnr = slices["psnr"].to_numpy()
-    return {"psnr_seen": float(psnr[sight].mean()), "psnr_unseen": float(psnr[~sight].mean())}
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from besselflow.metrics import METRIC_COLUMNS
+from besselflow.metrics.methods import alike_slices
 from besselflow.store import open_projections, open_volume
-from evaluate import Details, alike_slices
+from evaluate import Details
 from evaluate import main as evaluate
 from report_samples import METHODS, Sizes, validation_outputs, write_sample
 

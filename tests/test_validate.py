@@ -11,11 +11,11 @@ import reconstruct_baseline
 import validate
 from besselflow.beam import box_profile
 from besselflow.config import Tiling, Validation
+from besselflow.metrics.methods import score_by_sight
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid
 from besselflow.simulate import Detector, simulate_acquisition
 from besselflow.store import Projections, open_projections, open_volume, write_projections
-from evaluate import score_by_sight
 from report_samples import validation_outputs
 
 VOXEL = (1.0, 1.0, 1.0)

@@ -113,7 +113,7 @@ def score_volume(
     ValueError
         The estimate or its standard deviation holds a value that is not finite.
     """
-    _check_shapes(estimate, truth, std, ssim_window)
+    check_shapes(estimate, truth, std, ssim_window)
     reference = reference or describe_truth(truth, scored)
     stacks = []
     for t, channel in np.ndindex(*truth.shape[:2]):
@@ -133,9 +133,10 @@ def score_volume(
 _EVERY = np.ones((1, 1))
 
 
-def _check_shapes(
+def check_shapes(
     estimate: da.Array, truth: da.Array, std: da.Array | None, ssim_window: int
 ) -> None:
+    """Complain about volumes that can't be compared; see `score_volume`."""
     for name, array in (("volume", estimate), ("uncertainty", std)):
         if array is not None and array.shape != truth.shape:
             raise InputError(

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("chart-data").textContent);
   const metric = document.getElementById("metric");
   const by = document.getElementById("by");
-  const WIDTH = 860, HEIGHT = 320, LEFT = 56, TOP = 12, BOTTOM = 40;
+  const WIDTH = 860, HEIGHT = 320, LEFT = 56, TOP = 12, BOTTOM = 40, FEWEST = 5;
 
   function make(name, attributes, parent, text) {
     const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -83,7 +83,8 @@
         make("title", {}, dot, `${point.sample}: ${point.value}`);
       }
       const [first, middle, last] = [0.25, 0.5, 0.75].map((share) => y(quantile(each.sorted, share)));
-      make("rect", { class: "box", x: centre - half, width: 2 * half, y: last, height: first - last, stroke: colour }, svg);
+      // A box around fewer points would claim more than they tell.
+      if (each.points.length >= FEWEST) make("rect", { class: "box", x: centre - half, width: 2 * half, y: last, height: first - last, stroke: colour }, svg);
       make("line", { class: "median", x1: centre - half, x2: centre + half, y1: middle, y2: middle, stroke: colour }, svg);
     }
     document.getElementById("chart-title").textContent = `${heading} by method`
