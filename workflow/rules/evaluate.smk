@@ -22,7 +22,7 @@ rule evaluate:
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         methods=list(CONFIG.methods),
         uncertain=CONFIG.uncertain_methods,
