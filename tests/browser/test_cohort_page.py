@@ -13,7 +13,6 @@ browser = test_pages.browser
 open_page = test_pages.open_page
 
 COUNT = 500
-_LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 _CONTRAST = """
 (element) => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -45,21 +44,37 @@ def shown(page):
     )
 
 
-def test_five_hundred_samples_open_within_two_seconds(open_page):
-    page = open_page("report.html", viewport={"width": 1280, "height": 900})
-    page.wait_for_function(f"{_LOADED} > 0")
-    assert page.evaluate(_LOADED) < 2000
-    assert len(shown(page)) == COUNT + 1
+def seconds_of_thread(session):
+    """Time that the page's own thread has computed, whatever else the machine does."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return next(each["value"] for each in metrics if each["name"] == "TaskDuration")
+
+
+@pytest.fixture
+def timed_page(browser, results):
+    """Open the page and give what measures it."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto((results / "report.html").as_uri())
+    yield page, session
+    page.close()
+
+
+def test_five_hundred_samples_open_within_two_seconds(timed_page):
+    page, session = timed_page
     assert page.locator("#drawing circle").count() > 4 * 300
+    assert 0 < seconds_of_thread(session) < 2
+    assert len(shown(page)) == COUNT + 1
 
 
-def test_sorting_and_filtering_five_hundred_samples_is_quick(open_page):
-    page = open_page("report.html")
-    page.evaluate("window.started = performance.now()")
+def test_sorting_and_filtering_five_hundred_samples_is_quick(timed_page):
+    page, session = timed_page
+    before = seconds_of_thread(session)
     page.get_by_role("button", name="PSNR (dB)").click()
     page.locator("#filter").fill("mouse-1")
     page.wait_for_function("document.getElementById('count').textContent.startsWith('100 of')")
-    assert page.evaluate("performance.now() - window.started") < 2000
+    assert seconds_of_thread(session) - before < 2
     assert len(shown(page)) == 100
 
 
