@@ -9,6 +9,7 @@ import tifffile
 
 import draft_sheet
 from besselflow.checks import check_samples
+from besselflow.config_docs import sheet_template
 from besselflow.draft import core_of, find_all, is_beads, is_truth, sample_name
 from besselflow.errors import InputError
 from besselflow.sample_sheet import read_sheet
@@ -176,6 +177,8 @@ def test_filled_in_sheet_passes_all_checks(drafted, tree):
 def test_command_line(tree, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "draft_sheet.py"), str(tree / "Mäuse")]
     command += ["--out", str(tmp_path / "s.tsv")]
+    # The template that comes with BesselFlow is no sheet yet.
+    (tmp_path / "s.tsv").write_text(sheet_template(), encoding="utf-8")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 samples in ")
