@@ -190,6 +190,13 @@ def _check_acquisition(findings: Findings, stack: Acquisition) -> None:
             f"the images have {y} x {x} pixels (y, x)",
             f"give images of at least {_SMALLEST_IMAGE} x {_SMALLEST_IMAGE} pixels",
         )
+    if stack.gaps is not None:
+        findings.report(
+            "acquisition",
+            stack.path,
+            f"{stack.gaps}, and would be read as zeros",
+            "copy the folder again from the microscope",
+        )
     _check_planes(findings, "acquisition", stack)
 
 
