@@ -1,5 +1,6 @@
 """The drafted sheet: all formats of a tree, pairs by name, and marks where a person must write."""
 
+import re
 import subprocess
 import sys
 
@@ -195,6 +196,14 @@ def test_nothing_there(tmp_path):
     assert not (tmp_path / "s.tsv").exists()
     with pytest.raises(InputError, match="no such directory"):
         draft_sheet.main(tmp_path / "x", tmp_path / "s.tsv")
+
+
+def test_images_of_unfinished_rows_are_looked_at(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "dark.tif", np.zeros((4, 32, 36), np.uint16), metadata={"axes": "ZYX"}
+    )
+    text = draft_sheet.main(tmp_path, tmp_path / "s.tsv")
+    assert re.search(r'column "acquisition", .*dark\.tif": the images are constant', text)
 
 
 def test_directory_of_one_acquisition(tmp_path):
