@@ -47,7 +47,7 @@ def main(directory: Path, out: Path, force: bool = False) -> str:
     InputError
         Nothing was found, or the sheet is there already.
     """
-    if out.exists() and not force:
+    if not force and _has_samples(out):
         raise InputError(f"{out}: the sheet is there already; give another --out, or --force")
     found = find_all(directory)
     try:
@@ -55,6 +55,14 @@ def main(directory: Path, out: Path, force: bool = False) -> str:
     except InputError as error:
         raise InputError("\n".join([str(error), *_left_out(found)])) from error
     return "\n".join([*_list_samples(draft), *_left_out(found), *_what_to_do(draft)])
+
+
+def _has_samples(path: Path) -> bool:
+    """Return whether a file is there that is more than a header and comments."""
+    if not path.exists():
+        return False
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return len([line for line in lines if line.strip() and not line.startswith("#")]) > 1
 
 
 def _list_samples(draft: Draft) -> list[str]:

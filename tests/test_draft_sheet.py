@@ -1,5 +1,6 @@
 """The drafted sheet: all formats of a tree, pairs by name, and marks where a person must write."""
 
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import tifffile
 
 import draft_sheet
 from besselflow.checks import check_samples
+from besselflow.config_docs import sheet_template
 from besselflow.draft import core_of, find_all, is_beads, is_truth, sample_name
 from besselflow.errors import InputError
 from besselflow.sample_sheet import read_sheet
@@ -176,6 +178,8 @@ def test_filled_in_sheet_passes_all_checks(drafted, tree):
 def test_command_line(tree, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "draft_sheet.py"), str(tree / "Mäuse")]
     command += ["--out", str(tmp_path / "s.tsv")]
+    # The template that comes with BesselFlow is no sheet yet.
+    (tmp_path / "s.tsv").write_text(sheet_template(), encoding="utf-8")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 samples in ")
@@ -192,6 +196,14 @@ def test_nothing_there(tmp_path):
     assert not (tmp_path / "s.tsv").exists()
     with pytest.raises(InputError, match="no such directory"):
         draft_sheet.main(tmp_path / "x", tmp_path / "s.tsv")
+
+
+def test_images_of_unfinished_rows_are_looked_at(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "dark.tif", np.zeros((4, 32, 36), np.uint16), metadata={"axes": "ZYX"}
+    )
+    text = draft_sheet.main(tmp_path, tmp_path / "s.tsv")
+    assert re.search(r'column "acquisition", .*dark\.tif": the images are constant', text)
 
 
 def test_directory_of_one_acquisition(tmp_path):

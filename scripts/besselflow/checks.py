@@ -129,7 +129,7 @@ def _check_test(findings: Findings) -> tuple[Acquisition | None, Acquisition | N
         lambda: open_acquisition(sample.acquisition, sample.frames),
     )
     if stack is not None:
-        _check_acquisition(findings, stack)
+        check_images(findings, stack)
     if sample.ground_truth is not None:
         truth = findings.attempt(
             "ground_truth", sample.ground_truth, lambda: open_acquisition(sample.ground_truth)
@@ -172,7 +172,16 @@ def _check_lateral(
     )
 
 
-def _check_acquisition(findings: Findings, stack: Acquisition) -> None:
+def check_images(findings: Findings, stack: Acquisition) -> None:
+    """Check the images of an acquisition by themselves: how many, how large, and what is in them.
+
+    Parameters
+    ----------
+    findings : Findings
+        What is wrong is reported to them, in the column ``acquisition``.
+    stack : Acquisition
+        Of which a few planes are decoded.
+    """
     t, c, p, y, x = stack.data.shape
     if p < 2:
         # Stacks without named axes are often taken for time series or channels.
@@ -189,6 +198,13 @@ def _check_acquisition(findings: Findings, stack: Acquisition) -> None:
             stack.path,
             f"the images have {y} x {x} pixels (y, x)",
             f"give images of at least {_SMALLEST_IMAGE} x {_SMALLEST_IMAGE} pixels",
+        )
+    if stack.gaps is not None:
+        findings.report(
+            "acquisition",
+            stack.path,
+            f"{stack.gaps}, and would be read as zeros",
+            "copy the folder again from the microscope",
         )
     _check_planes(findings, "acquisition", stack)
 

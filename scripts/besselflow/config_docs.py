@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from besselflow.config import Config
+from besselflow.format_docs import FORMAT_COLUMNS, FORMATS
 from besselflow.sample_sheet import COLUMNS, RESERVED_NAMES
 
 CONFIG_YAML = Path("config/config.yaml")
@@ -52,9 +53,30 @@ such as a column `group`, the page of all samples filters by it and compares the
 
 ### Images
 
-TIFF, BigTIFF, ImageJ hyperstacks and OME-TIFF in grey, with the axes Y and X and any of T, C and Z.
-Z counts projections in an acquisition and slices in a ground truth; both need the same T, C, Y
-and X. Pixel sizes in OME or ImageJ metadata must agree with the sheet within 5 %.
+Acquisitions and ground truths are recognised by their content, whatever their names are:
+
+{formats}
+
+Pixels are grey values: integers or floating-point numbers. Z counts projections in an acquisition
+and slices in a ground truth; both need the same T, C, Y and X. A value whose unit is no length
+(`pixel`, `reference frame`, none) counts as unknown, and the check says so where it is needed.
+
+- What the files state may be left empty in the sheet. With a ground truth, `voxel_size_z_um` comes
+  from it; of an acquisition, the distance of the planes is the step of the stage.
+- What both the sheet and a file state must agree: voxel sizes within 5 %, and stage positions
+  within 5 % of a step, apart from a common shift, since a stage and a ground truth may count from
+  different points. A disagreement is an error that shows both values; `yes` in the column
+  `overrule` lets the sheet count.
+- Images that a microscope left incomplete (a last volume, a last sequence) are left out, and the
+  log of `preprocess` says so.
+- Stacks of several regions of interest (ScanImage mROI), tiles, and colour images are refused.
+
+`python scripts/draft_sheet.py DIRECTORY --out samples.tsv` looks through a directory tree and
+writes a sheet of all it recognises. Files belong together by their names (`mouse-1.tif`,
+`mouse-1_stage.csv`, `mouse-1_beam.csv`, and `mouse-1_truth.tif`, `_gt` or `_ground_truth`); a beam
+or stage file that is named after no acquisition serves all that lie beside and below it; a ground
+truth without acquisition becomes a `train` sample. Cells with a question mark are yours to fill in:
+until then, the check names each by row and column.
 
 ### Stage positions
 
@@ -68,8 +90,9 @@ projection,z_um
 ```
 
 `projection` counts from 0 in the order of the stack; `z_um` is the position of the beam in
-micrometres. Where there is a ground truth, z = 0 is the centre of its first slice. The spacing may
-be uneven.
+micrometres. Where there is a ground truth, z = 0 is the centre of its first slice, and a stage
+CSV is needed unless the acquisition counts from there. The spacing may be uneven. Without a CSV,
+the positions are those that the acquisition states.
 
 ### Beam profile
 
@@ -182,6 +205,7 @@ def config_readme() -> str:
     ]
     return _README.format(
         columns=_table(header, columns),
+        formats=_table(FORMAT_COLUMNS, [list(row) for row in FORMATS]),
         reserved=", ".join(f"`{name}`" for name in RESERVED_NAMES),
         keys=_table(["Key", "Default", "Meaning", "Allowed values"], _key_rows()),
     )
@@ -199,7 +223,8 @@ def config_schema() -> str:
 def sheet_template() -> str:
     """Return a sample sheet without samples: the header and two example rows as comments."""
     # Who fills in the sheet has acquisitions from a microscope.
-    test = ["" if column.name == "simulated" else column.example for column in COLUMNS]
+    unusual = dict.fromkeys(("frames", "overrule", "simulated"), "")
+    test = [unusual.get(column.name, column.example) for column in COLUMNS]
     by_name = {
         "sample": "other-mouse",
         "ground_truth": "data/other-mouse_truth.tif",
@@ -208,7 +233,7 @@ def sheet_template() -> str:
         "stage_positions": "",
         "beam_profile": "",
         "lateral_psf": "",
-        "simulated": "",
+        **unusual,
     }
     train = [by_name.get(column.name, column.example) for column in COLUMNS]
     rows = [[column.name for column in COLUMNS], ["# " + test[0], *test[1:]]]

@@ -51,9 +51,9 @@ class Findings:
             return read()
         except InputError as error:
             # The path is named as the value already.
-            text = str(error).removeprefix(f"{value}: ").removeprefix(f"{value}:")
+            text = str(error).removeprefix(f"{value}: ")
+            if text.startswith(f"{value}:"):
+                text = f"line {text.removeprefix(f'{value}:')}"
             message, _, remedy = text.rpartition("; ")
-            if message[:1].isdigit():
-                message = f"line {message}"
             self.report(column, value, message or remedy, remedy if message else "correct the file")
             return None

@@ -17,7 +17,7 @@ import numpy as np
 from besselflow.acquisition.model import Acquisition, regular_spacing
 from besselflow.acquisition.planes import natural_key, stack_planes
 from besselflow.acquisition.units import size_um
-from besselflow.acquisition.xml_files import parse_xml, root_tag
+from besselflow.acquisition.xml_files import iterate_xml, root_tag
 from besselflow.errors import InputError
 
 FORMAT = "Bruker Prairie View"
@@ -62,13 +62,11 @@ def read_bruker(path: Path) -> Acquisition:
         The XML is damaged, files are missing, or the sequences don't see the same depths.
     """
     xml = _find_xml(path)
-    root = parse_xml(xml)
-    state = _State(root)
-    sequences = [_frames(node, xml.parent, state) for node in root.findall("Sequence")]
-    sequences = [frames for frames in sequences if frames]
+    scan = _read_scan(xml)
+    state, names = scan.state, dict(sorted(scan.channels.items(), key=_by_number))
+    sequences = [frames for frames in scan.sequences if frames]
     if not sequences:
         raise InputError(f"{xml}: it names no images; give the folder of a TSeries or ZSeries")
-    names = _channel_names(root)
     sequences, notes = _whole_sequences(sequences, list(names), xml)
     sequences, drive, unknown = _volumes(sequences)
     sequences, positions = _aligned(sequences, drive, xml)
@@ -92,13 +90,52 @@ def read_bruker(path: Path) -> Acquisition:
         positions,
         tuple(names.values()),
         tuple(t - times[0] for t in times) if len(times) > 1 else (),
-        _date(root),
-        f"Prairie View {root.get('version')}" if root.get("version") else "Prairie View",
+        _date(scan.head),
+        f"Prairie View {scan.head.get('version', '')}".strip(),
         (xml, *dict.fromkeys(file for file, _ in table.flat)),
         sources,
         {"stage positions": unknown} if unknown else {},
         notes,
     )
+
+
+@dataclass
+class _Scan:
+    """What the XML says: attributes of its root, state, channels by number, and all frames."""
+
+    head: dict[str, str]
+    state: _State
+    channels: dict[str, str]
+    sequences: list[list[_Frame]]
+
+
+def _read_scan(xml: Path) -> _Scan:
+    """Read one sequence after the other: the XML of a long series has hundreds of megabytes."""
+    scan = _Scan({}, _State(), {}, [])
+    depth = 0
+    for event, node in iterate_xml(xml):
+        if event == "start":
+            depth += 1
+            if depth == 1:
+                scan.head = dict(node.attrib)
+            continue
+        depth -= 1
+        if depth != 1:
+            continue
+        if node.tag == "PVStateShard":
+            scan.state.add_head(node)
+        elif node.tag == "Sequence":
+            scan.state.add_first(node)
+            scan.sequences.append(_frames(node, xml.parent, scan.state))
+            for file in node.iter("File"):
+                channel = file.get("channel", "1")
+                scan.channels.setdefault(channel, file.get("channelName") or f"Ch{channel}")
+        node.clear()
+    return scan
+
+
+def _by_number(item: tuple[str, str]) -> list[tuple[int, int, str]]:
+    return natural_key(item[0])
 
 
 class _State:
@@ -108,23 +145,33 @@ class _State:
     `Key` elements such as ``positionCurrent_ZAxis_1`` in every frame.
     """
 
-    def __init__(self, root: ElementTree.Element):
-        self._root = root
-        self._head = _values(root.find("PVStateShard"))
+    def __init__(self):
+        self._head: dict[tuple[str, ...], str] = {}
+        self._first: dict[tuple[str, ...], str] = {}
         self._names: dict[str, str] = {}
-        for node in root.iter("SubindexedValue"):
-            if node.get("description"):
-                self._names.setdefault(node.get("subindex"), node.get("description"))
+
+    def add_head(self, shard: ElementTree.Element) -> None:
+        self._head |= _values(shard)
+        self._add_names(shard)
+
+    def add_first(self, sequence: ElementTree.Element) -> None:
+        """Take from the first sequence what the head does not say."""
+        if not self._first:
+            self._first = _values(sequence.find("Frame/PVStateShard"))
+            self._add_names(sequence)
+
+    def _add_names(self, node: ElementTree.Element) -> None:
+        for axis in node.iter("SubindexedValues"):
+            for value in axis if axis.get("index") == "ZAxis" else ():
+                if value.get("description"):
+                    self._names.setdefault(value.get("subindex"), value.get("description"))
 
     def drive_name(self, drive: str) -> str:
         return self._names.get(drive, f"subindex {drive}")
 
     def shared(self, key: tuple[str, str]) -> str | None:
         """Return a value that is the same for the scan: from its head or its first frame."""
-        if self._find(self._head, key) is not None:
-            return self._find(self._head, key)
-        shard = self._root.find("Sequence/Frame/PVStateShard")
-        return self._find(_values(shard), key)
+        return self._find(self._first | self._head, key)
 
     @staticmethod
     def _find(values: dict[tuple[str, ...], str], key: tuple[str, str]) -> str | None:
@@ -172,14 +219,6 @@ def _frames(sequence: ElementTree.Element, folder: Path, state: _State) -> list[
         if files:
             frames.append(_Frame(files, seconds, state.depths(shard, node.find("PVStateShard"))))
     return frames
-
-
-def _channel_names(root: ElementTree.Element) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for file in root.iter("File"):
-        channel = file.get("channel", "1")
-        names.setdefault(channel, file.get("channelName") or f"Ch{channel}")
-    return dict(sorted(names.items(), key=lambda item: natural_key(item[0])))
 
 
 def _whole_sequences(
@@ -267,10 +306,10 @@ def _aligned(
     return sequences, np.array([float(f"{z:.9g}") for z in mean])
 
 
-def _date(root: ElementTree.Element) -> datetime | None:
+def _date(head: dict[str, str]) -> datetime | None:
     for form in _DATES:
         try:
-            return datetime.strptime(root.get("date", ""), form)
+            return datetime.strptime(head.get("date", ""), form)
         except ValueError:
             continue
     return None

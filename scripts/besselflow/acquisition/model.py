@@ -48,6 +48,8 @@ class Acquisition:
     unknown : dict of str to str
         Why something is not known that the file seems to state (``stage positions``, ``voxel
         size``), in words that can follow a colon.
+    gaps : str or None
+        What is missing from the pixels, which would be read as zeros; None where nothing is.
     notes : tuple of str
         What else a user should know, such as frames that were left out.
     """
@@ -65,6 +67,7 @@ class Acquisition:
     sources: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    gaps: str | None = None
 
     @property
     def pixel_size_um(self) -> tuple[float | None, float | None]:

@@ -82,7 +82,14 @@ def read_ome_zarr(path: Path) -> Acquisition:
         files=(path,),
         sources=sources,
         unknown=unknown,
+        gaps=_gaps(array),
     )
+
+
+def _gaps(array: zarr.Array) -> str | None:
+    """Return how many chunks are not there, if any."""
+    missing = array.nchunks - array.nchunks_initialized
+    return f"{missing} of {array.nchunks} chunks are missing" if missing > 0 else None
 
 
 def _axis(axis: str | dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import tifffile
-import zarr
 
 from besselflow.acquisition.model import Acquisition, Frames, regular_spacing
 from besselflow.acquisition.planes import lazy_planes
@@ -49,15 +48,15 @@ class _File:
     """One file of a series, and what is noted at its first and last page."""
 
     path: Path
-    pages: zarr.Array
-    count: int
+    offsets: list[int]
     shape: tuple[int, int]
     dtype: np.dtype
     first: dict[str, str]
     last: dict[str, str]
 
     def page(self, number: int) -> np.ndarray:
-        return np.asarray(self.pages[number] if self.count > 1 else self.pages[:])
+        count, offset = self.shape[0] * self.shape[1], self.offsets[number]
+        return np.fromfile(self.path, self.dtype, count, offset=offset).reshape(self.shape)
 
 
 def is_scanimage(path: Path) -> bool:
@@ -100,7 +99,7 @@ def read_scanimage(path: Path, frames: Frames = "average") -> Acquisition:
     series = list(_series(path, averaged))
     channels = _channels(header)
     layout, positions, sources = _layout(header, averaged, path)
-    starts = np.cumsum([0, *(file.count for file in series)])
+    starts = np.cumsum([0, *(len(file.offsets) for file in series)])
     table, notes = _arrange(int(starts[-1]), len(channels), layout, frames, path)
 
     def read(page: int) -> np.ndarray:
@@ -173,15 +172,22 @@ def _open(path: Path) -> _File:
     with opened_tiff(path, is_scanimage=False) as tif:
         check_directories(tif, path)
         check_pages(tif, path)
-        if len(tif.series) > 1:
-            raise InputError(
-                f"{path}: its pages differ in size; export pages of one size as their own file"
-            )
-        count, keyframe = len(tif.pages), tif.pages[0]
-        first, last = (_description(tif.pages[i].aspage().description) for i in (0, count - 1))
-    store = tifffile.imread(path, aszarr=True, series=0, level=0, is_scanimage=False)
-    pages = zarr.open_array(store, mode="r")
-    return _File(path, pages, count, keyframe.shape, keyframe.dtype, first, last)
+        pages = list(tif.pages)
+        keyframe, dtype = pages[0], pages[0].dtype.newbyteorder(tif.byteorder)
+        for number, page in enumerate(pages):
+            if page.shape != keyframe.shape:
+                raise InputError(
+                    f"{path}: page {number} has {page.shape} pixels (y, x), but the first has "
+                    f"{keyframe.shape}; export pages of one size as their own file"
+                )
+            if not page.is_contiguous:
+                raise InputError(
+                    f"{path}: page {number} is compressed, which ScanImage does not do; export the "
+                    f"stack as OME-TIFF"
+                )
+        offsets = [page.dataoffsets[0] for page in pages]
+        first, last = (_description(pages[i].description) for i in (0, -1))
+    return _File(path, offsets, keyframe.shape, dtype, first, last)
 
 
 def _description(text: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -34,9 +34,28 @@ def parse_xml(path: Path) -> ElementTree.Element:
     except PermissionError as error:
         raise InputError(f"{path}: permission denied; make the file readable") from error
     except (OSError, ElementTree.ParseError) as error:
-        raise InputError(
-            f"{path}: the XML is damaged ({error}); copy it again from the microscope"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def iterate_xml(path: Path) -> Iterator[tuple[str, ElementTree.Element]]:
+    """Return the begin and the end of all elements, for files that are too long to be held.
+
+    Raises
+    ------
+    InputError
+        The file is not readable, or ends early.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from ElementTree.iterparse(file, events=("start", "end"))
+    except PermissionError as error:
+        raise InputError(f"{path}: permission denied; make the file readable") from error
+    except (OSError, ElementTree.ParseError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: the XML is damaged ({error}); copy it again from the microscope")
 
 
 def attribute(

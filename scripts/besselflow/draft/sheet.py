@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from besselflow.acquisition import Acquisition
-from besselflow.checks import check_samples
+from besselflow.checks import check_images, check_samples
 from besselflow.draft.names import core_of, is_truth, sample_name
 from besselflow.draft.scan import Found
 from besselflow.errors import InputError, Problem, ProblemsError
-from besselflow.sample_sheet import COLUMNS, FILL_IN, RESERVED_NAMES, VOXEL_COLUMNS, read_sheet
+from besselflow.findings import Findings
+from besselflow.sample_sheet import (
+    COLUMNS,
+    FILL_IN,
+    RESERVED_NAMES,
+    VOXEL_COLUMNS,
+    Sample,
+    read_sheet,
+)
 
 NOTES = ("format", "recorded")
 """Columns that a draft adds for the reader; the workflow keeps them as notes."""
@@ -194,16 +202,25 @@ def write_draft(found: Found, out: Path) -> Draft:
             raise InputError(f"{image.path}: its path holds a tab or a line break; rename it")
         lines.append("\t".join(cells))
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Draft(out, [row for row, _ in rows], [image for _, image in rows], _problems(out))
+    return Draft(out, [row for row, _ in rows], [image for _, image in rows], _problems(out, rows))
 
 
-def _problems(path: Path) -> list[Problem]:
-    """Return what the check of a sheet and its files finds."""
+def _problems(path: Path, rows: list[tuple[dict[str, str], Acquisition]]) -> list[Problem]:
+    """Return what the check of a sheet and its files finds.
+
+    The check leaves rows aside that are not filled in yet; their images are looked at here.
+    """
     try:
         sheet = read_sheet(path)
+        problems = [found for each in check_samples(sheet).rejected.values() for found in each]
     except ProblemsError as error:
-        return list(error.problems)
-    return [problem for found in check_samples(sheet).rejected.values() for problem in found]
+        problems = list(error.problems)
+    for line, (row, image) in enumerate(rows, start=2):
+        if FILL_IN in row.values() and row["role"] == "test":
+            voxel = (None, None, None)
+            sample = Sample(row["sample"], line, image.path, None, None, voxel, None, "test")
+            check_images(Findings(path, sample, problems), image)
+    return sorted(problems, key=lambda problem: problem.row or 0)
 
 
 def describe_positions(image: Acquisition) -> str:

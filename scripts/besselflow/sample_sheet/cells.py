@@ -50,7 +50,7 @@ def empty_unfilled(row: Row) -> None:
     for column in COLUMNS:
         if row.cells.get(column.name) != FILL_IN:
             continue
-        what = column.description.split(". ")[0].rstrip(".")
+        what = column.description.split(". ")[0].rstrip(".").removesuffix(", see below")
         row.report(
             column.name,
             "this cell is still to be filled in",
