@@ -20,7 +20,7 @@ GPUS_VARIABLE = "BESSELFLOW_GPUS"
 
 _ANSWER_SECONDS = 60
 # What squeue prints of a job; a comment may hold anything, and therefore comes last.
-_FORMAT = "%i|%j|%T|%k"
+_FORMAT = "%i|%j|%T|%Z|%k"
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,15 @@ class QueuedJob:
         Its number in Slurm.
     state : str
         Its state, such as ``RUNNING``.
+    folder : pathlib.Path
+        Where its run was started.
     task : str
         What it does, such as ``rule_fit_inr_wildcards_mouse-1_0``.
     """
 
     number: str
     state: str
+    folder: Path
     task: str
 
 
@@ -76,17 +79,25 @@ def jobs_of(results: Path | str) -> list[QueuedJob]:
     """
     prefix = job_prefix(results) + "_"
     lines = _ask("squeue", "--noheader", "--me", "--format", _FORMAT).splitlines()
-    cells = [line.split("|", 3) for line in lines if line.count("|") >= 3]
-    return [QueuedJob(i, state, task) for i, name, state, task in cells if name.startswith(prefix)]
+    cells = [line.split("|", 4) for line in lines if line.count("|") >= 4]
+    return [
+        QueuedJob(number, state, Path(folder), task)
+        for number, name, state, folder, task in cells
+        if name.startswith(prefix)
+    ]
 
 
-def cancel(results: Path | str, seconds: float = 300.0, interval_s: float = 1.0) -> list[QueuedJob]:
+def cancel(
+    results: Path | str, folder: Path, seconds: float = 300.0, interval_s: float = 1.0
+) -> list[QueuedJob]:
     """Cancel the jobs that write into a folder of results, and wait until none is left.
 
     Parameters
     ----------
     results : path
         Folder of the results.
+    folder : path
+        Where this run was started, and where no other one can be at work.
     seconds : float
         How long the jobs may take to end; Slurm itself kills them after its ``KillWait``.
     interval_s : float
@@ -100,9 +111,17 @@ def cancel(results: Path | str, seconds: float = 300.0, interval_s: float = 1.0)
     Raises
     ------
     InputError
-        Slurm does not answer, or a job does not end.
+        Slurm does not answer, a job does not end, or jobs belong to a run that was started
+        elsewhere and may be at work.
     """
     found = left = jobs_of(results)
+    foreign = [job for job in found if job.folder.resolve() != folder.resolve()]
+    if foreign:
+        raise InputError(
+            f"the Slurm jobs {_numbers(foreign)} of a run that was started in {foreign[0].folder} "
+            f"write into {results}, too; if that run is over, end them by `scancel`, else let it "
+            "finish, and start again"
+        )
     end = time.monotonic() + seconds
     if found:
         _ask("scancel", *(job.number for job in found))

@@ -12,7 +12,9 @@ import subprocess
 import time
 from pathlib import Path
 
-ETC = Path("/etc/slurm")
+# Where the daemons and the steps of jobs look; no environment variable reaches all of them.
+CONFIG = Path("/etc/slurm/slurm.conf")
+GPU_CONFIG = CONFIG.with_name("gres.conf")
 STATE = Path("/var/lib/besselflow-test-cluster")
 MUNGE_PID = Path("/run/munge/munged.pid")
 MARK = "# Written by the tests of BesselFlow."
@@ -68,10 +70,19 @@ def why_not():
         return f"Slurm is not installed ({', '.join(missing)} missing)"
     if os.geteuid() != 0:
         return "the daemons of Slurm can only be started by root"
-    existing = ETC / "slurm.conf"
-    if existing.exists() and MARK not in existing.read_text(encoding="utf-8"):
-        return f"{existing} belongs to another cluster, which the tests leave alone"
+    if is_foreign(CONFIG) and ask("sinfo", "-h"):
+        return f"{CONFIG} belongs to a cluster that is running, which the tests leave alone"
     return None
+
+
+def is_foreign(path):
+    """Say whether a file is there that these tests have not written."""
+    return path.exists() and MARK not in path.read_text(encoding="utf-8")
+
+
+def saved(path):
+    """Return where a file of somebody else lies while the cluster runs."""
+    return path.with_name(f"{path.name}.before-besselflow-tests")
 
 
 def find(program):
@@ -92,10 +103,12 @@ def start():
         "memory_mb": min(16_000, int(0.9 * total_mb)),
     }
     shutil.rmtree(STATE, ignore_errors=True)
-    for folder in (ETC, STATE / "controller", STATE / "node"):
+    for folder in (CONFIG.parent, STATE / "controller", STATE / "node"):
         folder.mkdir(parents=True, exist_ok=True)
-    (ETC / "slurm.conf").write_text(CONFIGURATION.format(**facts), encoding="utf-8")
-    (ETC / "gres.conf").write_text(GPU.format(**facts), encoding="utf-8")
+    for path, text in ((CONFIG, CONFIGURATION), (GPU_CONFIG, GPU)):
+        if is_foreign(path):
+            path.rename(saved(path))
+        path.write_text(text.format(**facts), encoding="utf-8")
     if subprocess.run(["munge", "-n"], capture_output=True).returncode:
         start_munge()
     subprocess.run([find("slurmctld"), "-c"], check=True)
@@ -123,10 +136,11 @@ def stop():
         if is_running(path):
             os.kill(int(path.read_text()), 15)
             until(lambda path=path: not is_running(path), f"the process of {path} to end")
-    for name in ("slurm.conf", "gres.conf"):
-        path = ETC / name
-        if path.exists() and MARK in path.read_text(encoding="utf-8"):
+    for path in (CONFIG, GPU_CONFIG):
+        if path.exists() and not is_foreign(path):
             path.unlink()
+        if saved(path).exists():
+            saved(path).rename(path)
 
 
 def is_running(pid_file):
@@ -135,6 +149,18 @@ def is_running(pid_file):
         return Path(f"/proc/{int(pid_file.read_text())}").exists()
     except (OSError, ValueError):
         return False
+
+
+def submitted(*fields):
+    """Return what the cluster remembers of all jobs since its start, in the order of their numbers.
+
+    Fields are named as `squeue --Format` names them.
+    """
+    form = ",".join(f"{field}:200" for field in fields)
+    lines = ask("squeue", "-h", "-t", "all", "-S", "i", "-O", form).splitlines()
+    return [
+        tuple(line[200 * n : 200 * (n + 1)].strip() for n in range(len(fields))) for line in lines
+    ]
 
 
 def jobs(*options):

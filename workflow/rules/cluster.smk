@@ -89,7 +89,7 @@ def prepare_cluster():
                 "This cluster keeps no accounts (sacct): jobs are watched by squeue."
             )
             workflow.executor_settings.status_command = "squeue"
-        if left := slurm.cancel(RESULTS):
+        if left := slurm.cancel(RESULTS, Path.cwd()):
             logger.info(
                 f"Cancelled {len(left)} Slurm job(s) that an earlier run left behind."
             )
