@@ -168,7 +168,7 @@ def wait_for_end(
             known = len(left)
             say(
                 f"waiting for {known} Slurm job(s) of an earlier run to end ({_numbers(left)}); "
-                "`--config cluster={orphans: cancel}` would cancel them instead"
+                "`--config 'cluster={orphans: cancel}'` would cancel them instead"
             )
         time.sleep(interval_s)
         left = jobs_of(results)

@@ -21,7 +21,7 @@ def resumed_at(log):
 
 def test_a_fit_is_given_more_memory_and_resumes_after_its_time_limit(cluster, tmp_path):
     # The second attempt has memory enough, and a minute, which is less than the fit takes.
-    steps = LONG_FIT["inr"] | {"steps": 60_000}
+    steps = LONG_FIT["inr"] | {"steps": 36_000}
     facility = ClusterFacility(tmp_path, **LONG_FIT | {"inr": steps})
     facility.add_test("known")
     more = ["fit_inr:mem_mb=200 * attempt**3", "fit_inr:runtime=1 if attempt < 3 else 30"]
@@ -32,7 +32,7 @@ def test_a_fit_is_given_more_memory_and_resumes_after_its_time_limit(cluster, tm
     assert [memory for _, memory in fits] == ["200M", "1600M", "5400M"]
     assert fits[0][0] in ("FAILED", "OUT_OF_MEMORY")
     assert [state for state, _ in fits[1:]] == ["TIMEOUT", "COMPLETED"]
-    assert 0 < resumed_at(facility.log_of("fit_inr-0")) < 60_000
+    assert 0 < resumed_at(facility.log_of("fit_inr-0")) < 36_000
 
 
 def test_a_preempted_fit_resumes_when_it_is_its_turn_again(cluster, tmp_path):

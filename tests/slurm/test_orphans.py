@@ -5,8 +5,7 @@ import signal
 
 import pytest
 
-import cluster as one_node
-from besselflow.slurm import job_prefix
+from besselflow.slurm import job_prefix, jobs_of
 from cluster_runs import LONG_FIT, UNITS, VOLUME, ClusterFacility, jobs_of_run
 
 pytestmark = pytest.mark.slurm
@@ -49,7 +48,7 @@ def test_a_rerun_cancels_orphans_and_redoes_no_finished_fit(cluster, tmp_path):
     assert (orphan[0], repeated[0]) == ("CANCELLED", "COMPLETED")
     assert orphan[2] <= repeated[1], "two jobs wrote one output"
     assert "resuming from" in facility.log_of("fit_inr-0")
-    assert one_node.jobs() == []
+    assert jobs_of(facility.results) == []
 
 
 def times_of(facility, path):
