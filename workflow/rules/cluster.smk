@@ -38,13 +38,20 @@ def need(stage, wildcards):
     """Estimate what a job needs, from its stage and its wildcards."""
     stage = wildcards.get("baseline", stage)
     if wildcards.get("item"):
-        kind, name = wildcards.item.split("-", 1)
-        path = RUN.trains[name].ground_truth if kind == "train" else None
-        return need_of(stage, extent_of_volume(path), CONFIG)
+        return need_of(stage, extent_of_item(wildcards.item), CONFIG)
     extent = extent_of(sample_of(wildcards)) if wildcards.get("sample") else UNKNOWN
     if wildcards.get("part"):
         extent = within_region(extent, CONFIG.validation.region)
     return need_of(stage, extent, CONFIG, tiling_of(wildcards)["shards"])
+
+
+def extent_of_item(item):
+    """Return the size of a volume to learn from; of a sample's own volume, that of a tile."""
+    kind, name = item.split("-", 1)
+    if kind == "own":
+        sample = RUN.tests[name.rsplit("-", 1)[0]]
+        return within_region(extent_of(sample), CONFIG.tiling.tile + 2 * CONFIG.tiling.halo)
+    return extent_of_volume(RUN.trains[name].ground_truth if kind == "train" else None)
 
 
 def memory_mb(stage):
