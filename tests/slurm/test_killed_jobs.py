@@ -54,14 +54,29 @@ def test_a_preempted_fit_resumes_when_it_is_its_turn_again(cluster, tmp_path):
     assert 0 < resumed_at(facility.log_of("fit_inr-0")) < LONG_FIT["inr"]["steps"]
 
 
+PARTITIONS = """
+partitions:
+  main:
+    max_runtime: 1h
+  urgent:
+    max_gpu: 1
+"""
+
+
 def test_a_gpu_that_pytorch_does_not_see_fails_the_fit_alone(cluster, tmp_path):
     facility = ClusterFacility(tmp_path, **LONG_FIT, cluster={"gpus": "always"})
     facility.add_test("known")
-    failed = facility.submit("--retries", "0", "--", UNITS)
+    (tmp_path / "partitions.yaml").write_text(PARTITIONS, encoding="utf-8")
+    partitions = ("--slurm-partition-config", "partitions.yaml")
+    failed = facility.submit("--retries", "0", *partitions, "--", UNITS)
     assert failed.returncode != 0
-    jobs = jobs_of_run(job_prefix(facility.results), "Comment", "State", "tres-per-job")
-    held = {task.split("_")[1]: (state, gpus) for task, state, gpus in jobs}
-    assert held == {"before": ("COMPLETED", "N/A"), "fit": ("FAILED", "gres:gpu:1")}
+    fields = ("Comment", "State", "tres-per-job", "Partition")
+    jobs = jobs_of_run(job_prefix(facility.results), *fields)
+    held = {task.split("_")[1]: facts for task, *facts in jobs}
+    assert held == {
+        "before": ["COMPLETED", "N/A", "main"],
+        "fit": ["FAILED", "gres:gpu:1", "urgent"],
+    }
     summary = failed.stdout[failed.stdout.rindex("BesselFlow could not finish") :]
     assert "stage:  fit_inr\n    reason: Slurm gave this job a GPU on " in summary
     assert "cluster.gpus: never" in summary

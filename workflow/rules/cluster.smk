@@ -50,7 +50,9 @@ def extent_of_item(item):
     kind, name = item.split("-", 1)
     if kind == "own":
         sample = RUN.tests[name.rsplit("-", 1)[0]]
-        return within_region(extent_of(sample), CONFIG.tiling.tile + 2 * CONFIG.tiling.halo)
+        return within_region(
+            extent_of(sample), CONFIG.tiling.tile + 2 * CONFIG.tiling.halo
+        )
     return extent_of_volume(RUN.trains[name].ground_truth if kind == "train" else None)
 
 
