@@ -22,7 +22,7 @@ class WholeRun:
 
     def __init__(self, folder):
         self.facility = ClusterFacility(folder / "cluster", **SETTINGS)
-        self.facility.add_test("known", step_um=2.0)
+        self.facility.add_test("known", step_um=1.5)
         spoil_second_projection(self.facility.add_test("spoilt", seed=6, step_um=3.0))
         # As in a clone of the repository, where Snakemake adds this profile by itself.
         shutil.copytree(ROOT / "profiles" / "default", self.facility.folder / "profiles/default")
@@ -34,7 +34,7 @@ class WholeRun:
         fields = ("JobID", "State", "Comment", "tres-per-job", "Partition")
         self.jobs = jobs_of_run(job_prefix(self.facility.results), *fields)
         self.local = ClusterFacility(folder / "local", **SETTINGS)
-        self.local.add_test("known", step_um=2.0)
+        self.local.add_test("known", step_um=1.5)
         self.run_locally = self.local.run("results/known/report.html")
 
 
