@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from besselflow import resources
+from besselflow.checks import check_samples
 from besselflow.config import Config
 from besselflow.inr.steps import automatic_steps
 from besselflow.resources import Extent, Need, extent_of, extent_of_volume, need_of, within_region
@@ -95,25 +96,26 @@ def sheet(tmp_path_factory):
     facility.add_test("known")
     facility.add_test("unknown", known=False)
     facility.add_train("other")
-    return read_sheet(facility.folder / "samples.tsv")
+    checked = check_samples(read_sheet(facility.folder / "samples.tsv"))
+    return checked.tests, checked.trains
 
 
 def test_extent_is_read_from_the_headers(sheet):
-    known, unknown = sheet.tests
+    (known, unknown), trains = sheet
     assert extent_of(known) == Extent(1, 1, 3, *SHAPE)
     # Projections of 6 um in steps of 6 um see exactly the slices of the volume.
     assert extent_of(unknown) == extent_of(known)
-    assert extent_of_volume(sheet.trains[0].ground_truth) == Extent(1, 1, 18, 18, 32, 32)
+    assert extent_of_volume(trains[0].ground_truth) == Extent(1, 1, 18, 18, 32, 32)
 
 
 def test_extent_is_read_once(sheet, monkeypatch):
-    first = extent_of(sheet.tests[0])
-    monkeypatch.setattr(resources, "read_tiff_stack", None)
-    assert extent_of(sheet.tests[0]) is first
+    first = extent_of(sheet[0][0])
+    monkeypatch.setattr(resources, "open_acquisition", None)
+    assert extent_of(sheet[0][0]) is first
 
 
 def test_a_file_that_vanished_is_left_to_its_job(sheet, tmp_path):
-    lost = replace(sheet.tests[0], acquisition=tmp_path / "lost.tif")
+    lost = replace(sheet[0][0], acquisition=tmp_path / "lost.tif")
     assert extent_of(lost) == resources.UNKNOWN
     assert extent_of_volume(tmp_path / "lost.tif") == resources.UNKNOWN
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import Frames, open_acquisition
 from besselflow.beam import parse_beam_profile
 from besselflow.config import Config, Microdiffusion, Prior
 from besselflow.errors import InputError
@@ -136,37 +136,45 @@ def extent_of(sample: Sample) -> Extent:
     Parameters
     ----------
     sample : Sample
-        Row of the sheet.
+        Row of the sheet, after the check of its files.
     """
     return _extent(
         sample.acquisition,
-        sample.stage_positions,
+        sample.frames,
+        tuple(sample.positions_um or ()),
         sample.ground_truth,
         sample.beam_profile,
-        sample.voxel_size_um,
+        tuple(sample.voxel_size_um),
     )
 
 
 @cache
 def _extent(
     acquisition: Path,
-    stage_positions: Path,
+    frames: Frames,
+    positions_um: tuple[float, ...],
     ground_truth: Path | None,
     beam_profile: str,
     voxel_size_um: tuple[float | None, float, float],
 ) -> Extent:
     try:
-        times, channels, projections, rows, columns = read_tiff_stack(acquisition).data.shape
-        positions = read_stage_positions(stage_positions)
+        times, channels, projections, rows, columns = _shape(acquisition, frames)
         if ground_truth is not None:
-            slices = read_tiff_stack(ground_truth).data.shape[2]
-        else:
-            spacing_um = with_spacing(voxel_size_um, positions)[0]
+            slices = _shape(ground_truth)[2]
+        elif positions_um:
+            spacing_um = with_spacing(voxel_size_um, np.array(positions_um))[0]
             profile = parse_beam_profile(beam_profile)
-            slices = AxialGrid.covering(profile, positions, spacing_um).n_slices
+            slices = AxialGrid.covering(profile, positions_um, spacing_um).n_slices
+        else:
+            return UNKNOWN
     except (InputError, OSError):
         return UNKNOWN
     return Extent(times, channels, projections, slices, rows, columns)
+
+
+@cache
+def _shape(path: Path, frames: Frames = "average") -> tuple[int, ...]:
+    return open_acquisition(path, frames).data.shape
 
 
 @cache
@@ -182,7 +190,7 @@ def extent_of_volume(path: Path | None) -> Extent:
         slices, rows, columns = _PHANTOM_SHAPE
         return Extent(1, 1, slices, slices, rows, columns)
     try:
-        times, channels, slices, rows, columns = read_tiff_stack(path).data.shape
+        times, channels, slices, rows, columns = _shape(path)
     except (InputError, OSError):
         return UNKNOWN
     return Extent(times, channels, slices, slices, rows, columns)
