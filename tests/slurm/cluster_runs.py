@@ -14,7 +14,7 @@ LONG_FIT = {
     "methods": ["spectral", "inr"],
     "final": "inr",
     "validation": {"hold_out": 0},
-    "inr": {"steps": 10_000, "width": 16, "features": 16, "held_out": 0, "checkpoint_seconds": 0.5},
+    "inr": {"steps": 8000, "width": 16, "features": 16, "held_out": 0, "checkpoint_seconds": 0.5},
 }
 UNITS = "results/known/units/inr-0.zarr"
 VOLUME = "results/known/volume.ome.zarr"
