@@ -36,7 +36,7 @@ from besselflow.tiling import list_units, unit_shape, units_of_shard
 _BASE_MB = 900
 # Loading the libraries from a shared file system takes up to a minute, and so does the wait for
 # files that another node has written.
-_BASE_MINUTES = 4.0
+_BASE_MINUTES = 2.0
 # Nodes are slower than the machine that was measured on, or shared with other jobs.
 _MARGIN = 4.0
 
