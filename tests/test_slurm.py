@@ -133,6 +133,13 @@ def test_gpus_are_asked_for_where_they_can_be_used(
     assert gpus_per_job(setting) == expected
 
 
+def test_no_gpu_is_asked_for_of_a_cluster_that_is_gone(programs, monkeypatch):
+    programs("squeue", "exit 1")
+    programs("sinfo", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    monkeypatch.setattr(slurm, "torch_uses_gpus", lambda: True)
+    assert gpus_per_job("auto") is None
+
+
 def test_no_gpu_is_asked_for_without_slurm(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpus_per_job("always") is None

@@ -196,11 +196,6 @@ def gpus_per_job(setting: str) -> int | None:
     setting : str
         ``always``, ``never``, or ``auto``: where the cluster has GPUs, and the PyTorch that its
         jobs will run was built for them.
-
-    Raises
-    ------
-    InputError
-        Slurm does not answer.
     """
     if setting == "never" or not is_installed():
         return None
@@ -209,8 +204,15 @@ def gpus_per_job(setting: str) -> int | None:
 
 
 def offers_gpus() -> bool:
-    """Say whether any node of the cluster has a GPU."""
-    return "gpu" in _ask("sinfo", "--noheader", "--format", "%G")
+    """Say whether any node of the cluster has a GPU.
+
+    A cluster that does not answer has none: commands of Slurm may be left on a machine where
+    everything runs without it.
+    """
+    try:
+        return "gpu" in _ask("sinfo", "--noheader", "--format", "%G")
+    except InputError:
+        return False
 
 
 def torch_uses_gpus() -> bool:

@@ -13,12 +13,8 @@ from besselflow.resources import (
 
 # The processes of jobs take over what the main process has found: nodes need not know.
 if workflow.is_main_process:
-    try:
-        os.environ[slurm.GPUS_VARIABLE] = str(
-            slurm.gpus_per_job(CONFIG.cluster.gpus) or ""
-        )
-    except InputError as error:
-        raise WorkflowError(f"Nothing was run. {error}")
+    asked = slurm.gpus_per_job(CONFIG.cluster.gpus)
+    os.environ[slurm.GPUS_VARIABLE] = str(asked or "")
 GPUS = int(os.environ.get(slurm.GPUS_VARIABLE) or 0) or None
 
 # What is not planned yet can make use of what the jobs of an earlier run finish.
