@@ -17,12 +17,14 @@ if workflow.is_main_process:
     os.environ[slurm.GPUS_VARIABLE] = str(asked or "")
 GPUS = int(os.environ.get(slurm.GPUS_VARIABLE) or 0) or None
 
-# What is not planned yet can make use of what the jobs of an earlier run finish.
+# What is not planned yet can make use of what the jobs of an earlier run finish. A folder that is
+# locked is refused by Snakemake anyway.
 if (
     workflow.is_main_process
     and CONFIG.cluster.orphans == "wait"
     and slurm.is_installed()
     and not {"-n", "--dry-run", "--dryrun", "--unlock", "--lint"} & set(sys.argv)
+    and not any(Path(".snakemake", "locks").glob("*"))
 ):
     try:
         slurm.wait_for_end(RESULTS, logger.info)
