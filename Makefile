@@ -9,12 +9,17 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo test test-browser bench lint clean
+# Where Snakemake looks for profiles by their names.
+PROFILES := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
+
+.PHONY: help setup demo slurm-profile test test-browser test-slurm bench bench-slurm lint clean
 
 help:
 	@echo "make demo          reconstruct the demo acquisitions, up to demo/results/report.html"
+	@echo "make slurm-profile make snakemake --profile slurm work from everywhere"
 	@echo "make test          run the tests (up to 15 minutes)"
 	@echo "make test-browser  open the reports in headless Chromium"
+	@echo "make test-slurm    run the workflow on a Slurm cluster of one node (as root; 10 minutes)"
 	@echo "make bench         run the benchmark over ../shared/bench, up to bench/results/metrics.tsv"
 	@echo "make lint          check the style of code and workflow"
 	@echo "make clean         remove the demo and the benchmark results"
@@ -35,20 +40,34 @@ $(VENV)/.installed-test: envs/requirements-test.txt $(VENV)/.installed
 demo: $(VENV)/.installed
 	@python scripts/run_demo.py demo
 
+# A link, so that what is adapted to the site stays in one place.
+slurm-profile:
+	@mkdir -p "$(PROFILES)"
+	@test -L "$(PROFILES)/slurm" || test ! -e "$(PROFILES)/slurm" \
+	|| { echo "$(PROFILES)/slurm is there already; move it away first"; exit 1; }
+	@ln -sfn "$(CURDIR)/profiles/slurm" "$(PROFILES)/slurm"
+	@echo "$(PROFILES)/slurm -> $(CURDIR)/profiles/slurm"
+
 # As many workers as cores, each of which computes with one thread.
 PYTEST := OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not browser" tests
+	$(PYTEST) -m "not browser and not slurm" tests
 
 test-browser: $(VENV)/.installed-test
 	pytest -m browser tests/browser
+
+test-slurm: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm
 
 bench: $(VENV)/.installed
 	@python tests/benchmarks/run_bench.py
 
 bench-gpu: $(VENV)/.installed
 	@python tests/benchmarks/time_diffusion.py
+
+bench-slurm: $(VENV)/.installed-test
+	@python tests/benchmarks/time_slurm.py
 
 # Snakemake lints a workflow with its samples, here those of the demo.
 lint: $(VENV)/.installed-test

@@ -64,6 +64,57 @@ def test_each_failed_job_is_found_with_sample_stage_and_log(folder, watch):
     ]
 
 
+def member(job, rule, inputs, outputs):
+    log = f"results/a/logs/{rule}.log"
+    return {"jobid": job, "rule_name": rule, "input": inputs, "output": outputs, "log": [log]}
+
+
+def group_failed(watch, *members):
+    """Log what the engine logs of a failed group: the whole, and then every member."""
+    event = SimpleNamespace(name="GROUP_ERROR")
+    watch.handle(logging.makeLogRecord({"event": event, "job_error_info": list(members)}))
+    for one in members:
+        failed(watch, one["jobid"], one["rule_name"], *one["log"])
+
+
+CHAIN = (
+    member(1, "assemble", [], ["volume"]),
+    member(2, "validate", ["volume"], ["chi2"]),
+    member(3, "evaluate", ["chi2"], ["scores"]),
+)
+
+
+def test_of_a_failed_group_only_the_job_that_failed_is_blamed(folder):
+    Path("volume").mkdir()
+    write_log("results/a/logs/validate.log", TRACEBACK.format(message="ValueError: no noise"))
+    watch = JobWatch()
+    group_failed(watch, *CHAIN)
+    assert [(f.stage, f.reason) for f in watch.failures("results")] == [
+        ("validate", "ValueError: no noise")
+    ]
+
+
+def test_of_a_killed_group_the_job_that_was_at_work_is_blamed(folder):
+    Path("volume").mkdir()
+    watch = JobWatch()
+    group_failed(watch, *CHAIN)
+    (failure,) = watch.failures("results")
+    assert failure.stage == "validate" and "killed for its memory or time" in failure.reason
+
+
+def test_a_group_is_judged_again_when_it_is_repeated(folder):
+    watch = JobWatch()
+    group_failed(watch, *CHAIN)
+    assert [f.stage for f in watch.failures("results")] == ["assemble"]
+    for name in ("volume", "chi2"):
+        Path(name).mkdir()
+    group_failed(watch, *CHAIN)
+    assert [f.stage for f in watch.failures("results")] == ["evaluate"]
+    for one in CHAIN:
+        finished(watch, one["jobid"])
+    assert watch.failures("results") == []
+
+
 def test_job_of_the_cohort_has_no_sample(folder):
     watch = JobWatch()
     failed(watch, 3, "report_cohort", "results/logs/report_cohort.log")

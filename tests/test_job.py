@@ -102,9 +102,10 @@ with job_log(sys.argv[1], "job"):
     print("working", flush=True)
     time.sleep(60)
 """
-CONTROLLER = f"""
-import os, subprocess, sys
-os.environ["{CONTROLLER_VARIABLE}"] = str(os.getpid())
+CONTROLLER = """
+import subprocess, sys
+from besselflow.job import become_controller
+become_controller()
 subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]])
 """
 
@@ -135,10 +136,13 @@ def test_job_ends_soon_after_its_killed_controller(tmp_path):
                 pass
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["itself", "nobody"])
-def test_job_without_another_controller_is_not_watched(monkeypatch, own):
-    if own:
-        monkeypatch.setenv(CONTROLLER_VARIABLE, str(os.getpid()))
+@pytest.mark.parametrize("controller", ["itself", "nobody", "on another machine"])
+def test_job_without_another_controller_here_is_not_watched(monkeypatch, controller):
+    if controller == "itself":
+        job.become_controller()
+    elif controller == "on another machine":
+        # On a node, the number may be nobody's, or somebody else's.
+        monkeypatch.setenv(CONTROLLER_VARIABLE, "4194304@login-1")
     started = []
     monkeypatch.setattr(job.threading, "Thread", lambda **options: started.append(options))
     job.watch_controller()

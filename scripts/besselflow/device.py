@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 
 import torch
 
 from besselflow.errors import InputError
 from besselflow.job import logger
+from besselflow.slurm import was_given_gpu
 
 
 def set_threads(threads: int) -> None:
@@ -23,11 +25,24 @@ def select_device(threads: int) -> torch.device:
     ----------
     threads : int
         Threads that the job may use on the CPU.
+
+    Raises
+    ------
+    InputError
+        Slurm gave this job a GPU that PyTorch does not see: the CPU would take many times as long,
+        while the GPU is kept from others.
     """
     set_threads(threads)
     if torch.cuda.is_available():
         logger.info("computing on %s", torch.cuda.get_device_name())
         return torch.device("cuda")
+    if was_given_gpu():
+        built = torch.version.cuda or "none, it is built for the CPU alone"
+        raise InputError(
+            f"Slurm gave this job a GPU on {socket.gethostname()}, but PyTorch {torch.__version__} "
+            f"(CUDA: {built}) sees none; install a PyTorch that fits the node's driver, have the "
+            "node excluded, or ask for no GPU with `cluster.gpus: never`"
+        )
     logger.info("computing on the CPU with %d threads", threads)
     return torch.device("cpu")
 

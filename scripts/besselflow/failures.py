@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +48,20 @@ class JobWatch(logging.Handler):
     def __init__(self):
         super().__init__()
         self._failed: dict[int, tuple[str, str | None]] = {}
+        self._spared: set[int] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note a failed job, and forget one that succeeded when it was tried again."""
         event = getattr(getattr(record, "event", None), "name", None)
-        if event == "JOB_ERROR" and record.rule_name != _EXCLUDING_RULE:
+        if event == "GROUP_ERROR":
+            members = record.job_error_info
+            blamed = {member["jobid"] for member in _blamed(members)}
+            # An event for every member follows.
+            self._spared |= {member["jobid"] for member in members} - blamed
+            self._spared -= blamed
+        elif event == "JOB_ERROR" and record.jobid in self._spared:
+            self._failed.pop(record.jobid, None)
+        elif event == "JOB_ERROR" and record.rule_name != _EXCLUDING_RULE:
             log = str(record.log[0]) if record.log else None
             self._failed[record.jobid] = (record.rule_name, log)
         elif event == "JOB_FINISHED":
@@ -74,6 +84,19 @@ class JobWatch(logging.Handler):
             Failure(_sample_of(log, results), rule, _reason_of(log), log)
             for rule, log in self._failed.values()
         ]
+
+
+def _blamed(members: list[dict]) -> list[dict]:
+    """Return the jobs of a failed group that failed themselves.
+
+    The engine fails all jobs of a group together. Some had finished, and some were not begun since
+    what they need is missing.
+    """
+    unfinished = [one for one in members if not all(map(os.path.exists, one["output"]))]
+    missing = {path for one in unfinished for path in one["output"]}
+    begun = [one for one in unfinished if not missing & set(one["input"])]
+    told = [one for one in begun if one["log"] and _reason_of(str(one["log"][0])) != _KILLED]
+    return told or begun[:1] or members[:1]
 
 
 def _sample_of(log: str | None, results: str) -> str | None:

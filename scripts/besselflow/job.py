@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-CONTROLLER_VARIABLE = "BESSELFLOW_CONTROLLER_PID"
+CONTROLLER_VARIABLE = "BESSELFLOW_CONTROLLER"
 logger = logging.getLogger("besselflow")
 
 
@@ -61,24 +62,30 @@ def job_log(log_path: Path | str, label: str) -> Iterator[None]:
         file.close()
 
 
+def become_controller() -> None:
+    """Have the jobs that this process starts on this machine end soon after it."""
+    os.environ[CONTROLLER_VARIABLE] = f"{os.getpid()}@{socket.gethostname()}"
+
+
 def watch_controller(interval_s: float = 1.0) -> None:
     """End this process soon after the one that controls it has died.
 
     Without this, a job outlives a killed workflow and would write its output beside the job that
-    the rerun starts.
+    the rerun starts. A controller on another machine, from where a cluster's jobs inherit their
+    environment, can't be watched; what its death leaves behind is found by `besselflow.slurm`.
 
     Parameters
     ----------
     interval_s : float
         Seconds between two looks.
     """
-    controller = os.environ.get(CONTROLLER_VARIABLE)
-    if not controller or int(controller) == os.getpid():
+    number, _, machine = os.environ.get(CONTROLLER_VARIABLE, "").partition("@")
+    if machine != socket.gethostname() or int(number) == os.getpid():
         return
 
     def look() -> None:
         while True:
-            if not _is_alive(int(controller)):
+            if not _is_alive(int(number)):
                 os._exit(1)
             time.sleep(interval_s)
 

@@ -53,6 +53,27 @@ def test_log_and_benchmark_of_a_job_are_its_own(rule):
         assert wildcards <= used and rule in blocks[name]
 
 
+LOCAL = {"exclude_samples", "run_configuration", "ablation", "report_cohort"}
+GPU = {"fit_inr", "train_prior", "refine", "train_microdiffusion", "sample_microdiffusion"}
+
+
+@pytest.mark.parametrize("rule", sorted(set(WORKING_RULES) - LOCAL))
+def test_resources_of_a_submitted_job_are_estimated_and_belong_to_no_site(rule):
+    asked = dict(re.findall(r"(\w+)=(.*),", RULES[rule]["resources"]))
+    estimates = {"mem_mb": f'memory_mb("{rule}")', "runtime": f'minutes("{rule}")'}
+    assert asked == estimates | ({"gpu": "GPUS"} if rule in GPU else {})
+
+
+def test_rules_that_may_hold_a_gpu_share_their_job_with_no_other():
+    assert not [rule for rule in GPU if "group" in RULES[rule]]
+
+
+def test_local_rules_are_those_of_no_sample():
+    text = (WORKFLOW / "Snakefile").read_text(encoding="utf-8")
+    named = re.search(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)
+    assert set(re.findall(r"\w+", named[1])) == LOCAL | {"all"}
+
+
 @pytest.mark.parametrize("rule", sorted(set(WORKING_RULES) - {"exclude_samples"}))
 def test_script_has_the_name_of_its_rule(rule):
     script = RULES[rule]["script"].strip().strip('"')

@@ -39,8 +39,8 @@ rule scan_points:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_mb("scan_points"),
+        runtime=minutes("scan_points"),
     params:
         ssim_window=CONFIG.evaluate.ssim_window,
         seed=CONFIG.seed,

@@ -9,12 +9,14 @@ rule assemble:
         f"{RESULTS}/{{sample}}/logs/assemble.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/assemble.tsv"
+    group:
+        "after"
     conda:
         "../../envs/environment.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_mb("assemble"),
+        runtime=minutes("assemble"),
     params:
         methods=list(CONFIG.methods),
         uncertain=CONFIG.uncertain_methods,

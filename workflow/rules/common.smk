@@ -13,7 +13,7 @@ from besselflow.ablation import load_grid, remember_arguments
 from besselflow.beam.spec import file_of
 from besselflow.config import BASELINES
 from besselflow.errors import InputError
-from besselflow.job import CONTROLLER_VARIABLE, watch_controller
+from besselflow.job import become_controller, watch_controller
 from besselflow.runs import Run
 from snakemake.logging import logger
 
@@ -31,7 +31,7 @@ if workflow.is_main_process:
     remember_arguments(sys.argv[1:])
 
 # Jobs end soon after the process that started them: see besselflow.job.
-os.environ[CONTROLLER_VARIABLE] = str(os.getpid())
+become_controller()
 
 try:
     RUN = Run.prepare(config, check_files=workflow.is_main_process)

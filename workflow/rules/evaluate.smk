@@ -17,12 +17,14 @@ rule evaluate:
         f"{RESULTS}/{{sample}}/logs/evaluate.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/evaluate.tsv"
+    group:
+        "after"
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=memory_mb("evaluate"),
+        runtime=minutes("evaluate"),
     params:
         methods=list(CONFIG.methods),
         uncertain=CONFIG.uncertain_methods,

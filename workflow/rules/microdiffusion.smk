@@ -13,8 +13,9 @@ rule train_microdiffusion:
         "../../envs/environment.yaml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=memory_mb("train_microdiffusion"),
+        runtime=minutes("train_microdiffusion"),
+        gpu=GPUS,
     params:
         # What only sampling depends on trains nothing again.
         settings=microdiffusion_settings({"guidance", "sampling_steps", "eta"}),
@@ -41,8 +42,9 @@ rule sample_microdiffusion:
         "../../envs/environment.yaml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=memory_mb("sample_microdiffusion"),
+        runtime=minutes("sample_microdiffusion"),
+        gpu=GPUS,
     params:
         settings=microdiffusion_settings(),
         tiling=tiling_of,

@@ -7,12 +7,14 @@ rule preprocess:
         f"{RESULTS}/{{sample}}/logs/preprocess.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/preprocess.tsv"
+    group:
+        "before"
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_mb("preprocess"),
+        runtime=minutes("preprocess"),
     params:
         beam=beam_settings,
         reading=reading_settings,
@@ -32,12 +34,14 @@ rule convert_ground_truth:
         f"{RESULTS}/{{sample}}/logs/convert_ground_truth.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/convert_ground_truth.tsv"
+    group:
+        "after"
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_mb("convert_ground_truth"),
+        runtime=minutes("convert_ground_truth"),
     params:
         settings=intensity_settings,
     message:

@@ -7,12 +7,14 @@ rule reconstruct_baseline:
         f"{RESULTS}/{{sample}}{{part}}/logs/reconstruct_baseline-{{baseline}}-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/reconstruct_baseline-{{baseline}}-{{shard}}.tsv"
+    group:
+        group_before
     conda:
         "../../envs/environment.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_mb("reconstruct_baseline"),
+        runtime=minutes("reconstruct_baseline"),
     params:
         settings=baseline_settings,
         tiling=tiling_of,
@@ -37,8 +39,9 @@ rule fit_inr:
         "../../envs/environment.yaml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=memory_mb("fit_inr"),
+        runtime=minutes("fit_inr"),
+        gpu=GPUS,
     params:
         settings=CONFIG.inr.model_dump(),
         tiling=tiling_of,

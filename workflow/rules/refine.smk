@@ -12,8 +12,8 @@ rule simulate_training:
         "../../envs/environment.yaml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=memory_mb("simulate_training"),
+        runtime=minutes("simulate_training"),
     params:
         source=training_source,
         geometry=training_geometry,
@@ -40,8 +40,9 @@ rule train_prior:
         "../../envs/environment.yaml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=memory_mb("train_prior"),
+        runtime=minutes("train_prior"),
+        gpu=GPUS,
     params:
         geometry=training_geometry,
         settings=CONFIG.prior.model_dump(exclude={"weights", "phantoms"}),
@@ -69,8 +70,9 @@ rule refine:
         "../../envs/environment.yaml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=memory_mb("refine"),
+        runtime=minutes("refine"),
+        gpu=GPUS,
     params:
         settings=CONFIG.refine.model_dump(exclude={"trust"}),
         compiled=CONFIG.prior.compile,
@@ -91,12 +93,14 @@ rule safeguard:
         f"{RESULTS}/{{sample}}{{part}}/logs/safeguard-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/safeguard-{{shard}}.tsv"
+    group:
+        group_after
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_mb("safeguard"),
+        runtime=minutes("safeguard"),
     params:
         settings=CONFIG.refine.model_dump(),
         tiling=tiling_of,

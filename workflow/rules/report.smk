@@ -23,16 +23,18 @@ rule report_sample:
         f"{RESULTS}/{{sample}}/logs/report_sample.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/report_sample.tsv"
+    group:
+        "after"
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_mb("report_sample"),
+        runtime=minutes("report_sample"),
     params:
         methods=list(CONFIG.methods),
         final=CONFIG.final,
-        settings=CONFIG.model_dump(exclude={"samples", "results"}),
+        settings=CONFIG.model_dump(exclude={"samples", "results", "cluster"}),
         row=lambda wildcards: RUN.row_of(wildcards.sample),
         picture_pixels=CONFIG.report.picture_pixels,
         benchmarks=benchmarks_of,

@@ -8,12 +8,14 @@ rule hold_out:
         f"{RESULTS}/{{sample}}/logs/hold_out.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/hold_out.tsv"
+    group:
+        "before"
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_mb("hold_out"),
+        runtime=minutes("hold_out"),
     params:
         settings=CONFIG.validation.model_dump(exclude={"methods"}),
     message:
@@ -38,12 +40,14 @@ rule validate:
         f"{RESULTS}/{{sample}}/logs/validate.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/validate.tsv"
+    group:
+        "after"
     conda:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_mb("validate"),
+        runtime=minutes("validate"),
     params:
         methods=list(CONFIG.methods),
         final=CONFIG.final,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from besselflow.config.cluster import Cluster
 from besselflow.config.diffusion import Microdiffusion, Prior, Refine
 from besselflow.config.judgement import Evaluate, Report, Validation
 from besselflow.config.methods import DEFAULT_METHODS, METHODS, NEEDS, Method
@@ -54,6 +55,7 @@ class Config(Section):
     validation: Validation = Validation()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+    cluster: Cluster = Cluster()
 
     @property
     def uncertain_methods(self) -> list[str]:

@@ -1,0 +1,26 @@
+"""Section of what only matters where jobs are submitted to Slurm."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from besselflow.config.section import Section
+
+
+class Cluster(Section):
+    """What only matters on a Slurm cluster; results do not depend on it."""
+
+    gpus: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether the jobs that fit or apply a network ask for a GPU: `auto`, where the "
+        "cluster has any and PyTorch is installed with support for them; `always`; or `never`. A "
+        "job that was given a GPU which PyTorch does not see fails.",
+    )
+    orphans: Literal["cancel", "wait"] = Field(
+        "cancel",
+        description="What happens to the jobs of an earlier run into the same results that died "
+        "without them: `cancel` ends them, and fits go on from their checkpoints; `wait` lets them "
+        "finish before anything is planned.",
+    )

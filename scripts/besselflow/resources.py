@@ -1,0 +1,305 @@
+"""How much memory and time a stage needs, estimated from the shape of the data.
+
+A cluster kills a job that takes more than it asked for, and keeps one waiting that asks for more
+than it takes. So the estimates are upper bounds within a small factor, and a job that was killed
+is given more (`Need.at`).
+
+Memory is what the process itself takes, PyTorch included, plus what grows with the data: some
+number of bytes per voxel of the array that a stage holds at once. That is one work unit (a tile
+with its halo and all slices) for a stage that works unit by unit, and one time point and channel of
+the sample for the others. Time is proportional to the voxels of all that a job works through. The
+numbers come from `benchmarks/*.tsv` of finished samples and from `tests/benchmarks/README.md`, for
+two cores; nodes differ, so that time has a generous margin.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from besselflow.acquisition import Frames, open_acquisition
+from besselflow.beam import parse_beam_profile
+from besselflow.config import Config, Microdiffusion, Prior
+from besselflow.errors import InputError
+from besselflow.inr.steps import automatic_steps
+from besselflow.projection import AxialGrid
+from besselflow.sample_sheet import Sample
+from besselflow.slice_spacing import with_spacing
+from besselflow.tiling import list_units, unit_shape, units_of_shard
+
+# Python with our libraries takes 0.2 GiB, with PyTorch 0.45 GiB, and the two processes of Snakemake
+# around it as much again: a job is killed for the sum.
+_BASE_MB = 900
+# Loading the libraries from a shared file system takes up to a minute, and so does the wait for
+# files that another node has written.
+_BASE_MINUTES = 2.0
+# Nodes are slower than the machine that was measured on, or shared with other jobs.
+_MARGIN = 4.0
+
+# Bytes per voxel held at once; seconds on two cores per million voxels. Counted in float32 copies
+# of 4 bytes: what reads or writes a store holds a block, its copy in the other type, and what is
+# compressed; the variational method some 40 copies, for the gradient, momentum and the six second
+# derivatives of both; the INR and the prior the samples, and what a block of slices takes in the
+# layers of the network, which is counted apart.
+_COSTS = {
+    "preprocess": (24, 0.5),
+    "convert_ground_truth": (24, 0.5),
+    "hold_out": (24, 0.5),
+    "interpolation": (16, 0.5),
+    "spectral": (20, 1.0),
+    "richardson_lucy": (32, 5.0),
+    "variational": (200, 70.0),
+    "fit_inr": (64, 10.0),
+    "refine": (64, 10.0),
+    "safeguard": (48, 2.0),
+    "assemble": (24, 2.0),
+    "validate": (32, 5.0),
+    "evaluate": (32, 10.0),
+    "report_sample": (24, 1.0),
+    "scan_points": (48, 20.0),
+}
+_BY_UNIT = ("interpolation", "spectral", "richardson_lucy", "variational", "fit_inr", "refine")
+# Slices whose activations a U-Net holds at once, how many feature maps of full size, and the
+# seconds on two cores per slice of 64 x 64 pixels and evaluation.
+_NETWORK_SLICES, _NETWORK_MAPS, _NETWORK_SECONDS = 8, 20, 1 / 430
+_REFERENCE_CHANNELS = 48
+# Seconds on two cores per step of the INR, for 128 slices and a width of 128.
+_INR_STEP_SECONDS = 0.03
+# Seconds on two cores per step of the training of a prior with 4 blocks of 64 x 64 pixels.
+_TRAINING_STEP_SECONDS = 0.4
+_PHANTOM_SHAPE = (64, 96, 96)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a sample is.
+
+    Attributes
+    ----------
+    times, channels, projections, slices, rows, columns : int
+        Of its acquisition, and of the volume that it becomes.
+    """
+
+    times: int
+    channels: int
+    projections: int
+    slices: int
+    rows: int
+    columns: int
+
+    @property
+    def frame(self) -> int:
+        """Voxels of one time point and channel, of projections or slices, whichever are more."""
+        return max(self.projections, self.slices) * self.rows * self.columns
+
+    @property
+    def frames(self) -> int:
+        """Number of time points and channels."""
+        return self.times * self.channels
+
+
+UNKNOWN = Extent(1, 1, 64, 256, 1024, 1024)
+"""Stands for a sample that can't be read, whose job needs some resources until it says so."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a job needs at its first attempt.
+
+    Attributes
+    ----------
+    memory_mb : float
+        Megabytes of memory.
+    minutes : float
+        Minutes of time.
+    """
+
+    memory_mb: float
+    minutes: float
+
+    def at(self, attempt: int) -> tuple[int, int]:
+        """Return whole megabytes and minutes of the first, second, ... attempt of a job.
+
+        Memory doubles each time: an estimate that was too low by a factor of two is as likely as
+        one that was too low by a tenth. Time grows by its first value, as fits resume.
+        """
+        return math.ceil(self.memory_mb * 2 ** (attempt - 1)), math.ceil(self.minutes * attempt)
+
+
+def extent_of(sample: Sample) -> Extent:
+    """Return the size of a sample from the headers of its files; no pixel is read.
+
+    Parameters
+    ----------
+    sample : Sample
+        Row of the sheet, after the check of its files.
+    """
+    return _extent(
+        sample.acquisition,
+        sample.frames,
+        tuple(sample.positions_um or ()),
+        sample.ground_truth,
+        sample.beam_profile,
+        tuple(sample.voxel_size_um),
+    )
+
+
+@cache
+def _extent(
+    acquisition: Path,
+    frames: Frames,
+    positions_um: tuple[float, ...],
+    ground_truth: Path | None,
+    beam_profile: str,
+    voxel_size_um: tuple[float | None, float, float],
+) -> Extent:
+    try:
+        times, channels, projections, rows, columns = _shape(acquisition, frames)
+        if ground_truth is not None:
+            slices = _shape(ground_truth)[2]
+        elif positions_um:
+            spacing_um = with_spacing(voxel_size_um, np.array(positions_um))[0]
+            profile = parse_beam_profile(beam_profile)
+            slices = AxialGrid.covering(profile, positions_um, spacing_um).n_slices
+        else:
+            return UNKNOWN
+    except (InputError, OSError):
+        return UNKNOWN
+    return Extent(times, channels, projections, slices, rows, columns)
+
+
+@cache
+def _shape(path: Path, frames: Frames = "average") -> tuple[int, ...]:
+    return open_acquisition(path, frames).data.shape
+
+
+@cache
+def extent_of_volume(path: Path | None) -> Extent:
+    """Return the size of the volume of a training sample, or of a phantom where there is no file.
+
+    Parameters
+    ----------
+    path : path or None
+        Stack of slices.
+    """
+    if path is None:
+        slices, rows, columns = _PHANTOM_SHAPE
+        return Extent(1, 1, slices, slices, rows, columns)
+    try:
+        times, channels, slices, rows, columns = _shape(path)
+    except (InputError, OSError):
+        return UNKNOWN
+    return Extent(times, channels, slices, slices, rows, columns)
+
+
+def within_region(extent: Extent, region: int) -> Extent:
+    """Return the size of what is left of a sample when projections are withheld.
+
+    Parameters
+    ----------
+    extent : Extent
+        Of the sample.
+    region : int
+        Largest edge length of the lateral region, in pixels.
+    """
+    rows, columns = min(extent.rows, region), min(extent.columns, region)
+    return Extent(1, extent.channels, extent.projections, extent.slices, rows, columns)
+
+
+def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need:
+    """Estimate what a job of a stage needs.
+
+    Parameters
+    ----------
+    stage : str
+        Rule, or method of the rule `reconstruct_baseline`.
+    extent : Extent
+        Size of its sample, or of the volume to learn from.
+    config : Config
+        Configuration of the run.
+    shards : int
+        Number of jobs that the work units of the sample are split among.
+    """
+    if stage == "simulate_training":
+        # It does to a simulated acquisition what the stages below do to a measured one.
+        parts = [need_of(part, extent, config) for part in ("spectral", "fit_inr")]
+        return Need(max(part.memory_mb for part in parts), sum(part.minutes for part in parts))
+    if stage == "train_prior":
+        return _training_need(_NETWORK_SLICES * config.prior.patch**2, config.prior)
+    if stage == "train_microdiffusion":
+        held, _, _ = _voxels("refine", extent, config, shards)
+        return _training_need(held // max(extent.slices, extent.projections), config.microdiffusion)
+    if stage == "sample_microdiffusion":
+        evaluations = 2 * config.microdiffusion.sampling_steps
+        return _network_need(extent, config, config.microdiffusion.channels[0], evaluations, shards)
+    if stage == "refine":
+        evaluations = config.refine.evaluations * config.refine.samples
+        return _network_need(extent, config, config.prior.channels[0], evaluations, shards)
+    held, done, count = _voxels(stage, extent, config, shards)
+    bytes_per_voxel, seconds = _COSTS[stage]
+    work = seconds * done / 1e6
+    if stage == "fit_inr":
+        work += count * _fit_seconds(held, extent.slices, config)
+    return _need(bytes_per_voxel * held, work)
+
+
+def _need(held_bytes: float, seconds: float) -> Need:
+    return Need(_BASE_MB + held_bytes / 1e6, _BASE_MINUTES + _MARGIN * seconds / 60)
+
+
+def _voxels(stage: str, extent: Extent, config: Config, shards: int) -> tuple[int, int, int]:
+    """Return the voxels held at once, those that a job works through, and its number of units."""
+    if stage not in _BY_UNIT:
+        return extent.frame, extent.frames * extent.frame, extent.frames
+    shape = (extent.times, extent.channels, extent.projections, extent.rows, extent.columns)
+    units = list_units(shape, config.tiling.tile, config.tiling.halo)
+    chain = config.tiling.chain
+    count = max(len(units_of_shard(units, n, shards, chain)) for n in range(shards))
+    held = int(np.prod(unit_shape(units, max(extent.slices, extent.projections))))
+    return held, count * held, count
+
+
+def _fit_seconds(held: int, slices: int, config: Config) -> float:
+    """Return the seconds that the INR of one unit takes.
+
+    A step renders a number of whole columns, and so its cost grows with the slices, and with the
+    square of the width of a hidden layer.
+    """
+    steps = config.inr.steps
+    if steps == "auto":
+        steps = automatic_steps(held // slices)
+    return (
+        steps * _INR_STEP_SECONDS * max(slices / 128, 0.2) * max((config.inr.width / 128) ** 2, 1)
+    )
+
+
+def _network_need(
+    extent: Extent, config: Config, channels: int, evaluations: int, shards: int
+) -> Need:
+    """Return the need of a U-Net that runs over all slices: activations, and slices per second."""
+    held, done, _ = _voxels("refine", extent, config, shards)
+    pixels = held / max(extent.slices, extent.projections)
+    activations = 4 * _NETWORK_SLICES * _NETWORK_MAPS * channels * pixels
+    bytes_per_voxel, seconds = _COSTS["refine"]
+    scale = max(channels / _REFERENCE_CHANNELS, 0.5) ** 2
+    slices = done / 64**2
+    work = seconds * done / 1e6 + slices * evaluations * _NETWORK_SECONDS * scale
+    return _need(bytes_per_voxel * held + activations, work)
+
+
+def _training_need(pixels: int, settings: Prior | Microdiffusion) -> Need:
+    """Return the need of the training of a U-Net on images or blocks of some pixels.
+
+    The gradient needs the feature maps of all layers, which are about six times those of a layer
+    that is only run through; half of them are of lower resolution.
+    """
+    channels, batch = settings.channels[0], settings.batch
+    kept = 4 * 6 / 2 * _NETWORK_MAPS * channels * batch * pixels / 2
+    scale = max(channels / _REFERENCE_CHANNELS, 0.5) ** 2
+    reference = 4 * _NETWORK_SLICES * 64**2
+    step = _TRAINING_STEP_SECONDS * scale * max(batch * pixels / reference, 0.1)
+    return _need(kept, step * settings.steps)

@@ -1,0 +1,96 @@
+"""A whole run on a real cluster: its volumes, its jobs, and a sample that fails beside it."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from besselflow.slurm import job_prefix
+from cluster_runs import ClusterFacility, jobs_of_run
+from tiny_runs import ROOT
+
+pytestmark = pytest.mark.slurm
+
+SETTINGS = {"prior": {"weights": "shipped"}}
+
+
+class WholeRun:
+    """A good sample and one that can't be decoded, by the name of the profile; then locally."""
+
+    def __init__(self, folder):
+        self.facility = ClusterFacility(folder / "cluster", **SETTINGS)
+        self.facility.add_test("known", step_um=1.5)
+        spoil_second_projection(self.facility.add_test("spoilt", seed=6, step_um=3.0))
+        # As in a clone of the repository, where Snakemake adds this profile by itself.
+        shutil.copytree(ROOT / "profiles" / "default", self.facility.folder / "profiles/default")
+        settings = folder / "home" / "snakemake"
+        settings.mkdir(parents=True)
+        os.symlink(ROOT / "profiles" / "slurm", settings / "slurm")
+        command = ("--profile", "slurm", "--retries", "0")
+        self.run = self.facility.submit(*command, XDG_CONFIG_HOME=str(folder / "home"))
+        fields = ("JobID", "State", "Comment", "tres-per-job", "Partition")
+        self.jobs = jobs_of_run(job_prefix(self.facility.results), *fields)
+        self.local = ClusterFacility(folder / "local", **SETTINGS)
+        self.local.add_test("known", step_um=1.5)
+        self.run_locally = self.local.run("results/known/report.html")
+
+
+def spoil_second_projection(path):
+    """Overwrite compressed pixels where the check, which decodes a few planes, doesn't look."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[1]
+        offset, count = page.dataoffsets[0], page.databytecounts[0]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * count)
+
+
+@pytest.fixture(scope="module")
+def whole(cluster, tmp_path_factory):
+    return WholeRun(tmp_path_factory.mktemp("whole"))
+
+
+def read_volume(path):
+    return np.asarray(zarr.open_group(path, mode="r")["0"])
+
+
+def test_the_good_sample_is_finished(whole):
+    folder = whole.facility.results / "known"
+    assert (folder / "report.html").exists(), whole.run.stdout
+    assert "workflow specific profile profiles/default" in whole.run.stdout
+
+
+def test_volumes_are_those_of_a_local_run(whole):
+    assert whole.run_locally.returncode == 0, whole.run_locally.stdout
+    relative = ["volume.ome.zarr", "uncertainty.ome.zarr", "determined.ome.zarr"]
+    relative += [f"methods/{name}.ome.zarr" for name in ("interpolation", "spectral", "inr")]
+    for path in relative:
+        found, expected = (
+            read_volume(f.results / "known" / path) for f in (whole.facility, whole.local)
+        )
+        scale = float(np.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * scale, err_msg=path)
+
+
+def test_a_failed_sample_is_named_and_leaves_the_other_alone(whole):
+    assert whole.run.returncode != 0
+    summary = whole.run.stdout[whole.run.stdout.rindex("BesselFlow could not finish") :]
+    assert summary.count("  sample: ") == 1
+    assert "  sample: spoilt\n    stage:  preprocess\n    reason: " in summary
+    assert "killed" not in summary
+    assert not (whole.facility.results / "spoilt" / "report.html").exists()
+
+
+def test_a_sample_is_a_handful_of_jobs_that_hold_no_gpu(whole):
+    tasks = [task for _, _, task, _, _ in whole.jobs]
+    # Before and after the networks, and both networks for the sample and for what was withheld;
+    # and the one of the spoilt sample.
+    assert len(tasks) == 7, tasks
+    assert sum(task.startswith("rule_fit_inr") for task in tasks) == 2
+    assert sum(task.startswith("rule_refine") for task in tasks) == 2
+    states = sorted(state for _, state, _, _, _ in whole.jobs)
+    assert states == ["COMPLETED"] * 6 + ["FAILED"]
+    assert {(gpus, partition) for *_, gpus, partition in whole.jobs} == {("N/A", "main")}

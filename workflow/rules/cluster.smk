@@ -1,0 +1,104 @@
+import os
+import sys
+from pathlib import Path
+
+from besselflow import slurm
+from besselflow.resources import (
+    UNKNOWN,
+    extent_of,
+    extent_of_volume,
+    need_of,
+    within_region,
+)
+
+# The processes of jobs take over what the main process has found: nodes need not know.
+if workflow.is_main_process:
+    asked = slurm.gpus_per_job(CONFIG.cluster.gpus)
+    os.environ[slurm.GPUS_VARIABLE] = str(asked or "")
+GPUS = int(os.environ.get(slurm.GPUS_VARIABLE) or 0) or None
+
+# What is not planned yet can make use of what the jobs of an earlier run finish. A folder that is
+# locked is refused by Snakemake anyway.
+if (
+    workflow.is_main_process
+    and CONFIG.cluster.orphans == "wait"
+    and slurm.is_installed()
+    and not {"-n", "--dry-run", "--dryrun", "--unlock", "--lint"} & set(sys.argv)
+    and not any(Path(".snakemake", "locks").glob("*"))
+):
+    try:
+        slurm.wait_for_end(RESULTS, logger.info)
+    except InputError as error:
+        raise WorkflowError(f"Nothing was run. {error}")
+
+
+def need(stage, wildcards):
+    """Estimate what a job needs, from its stage and its wildcards."""
+    stage = wildcards.get("baseline", stage)
+    if wildcards.get("item"):
+        return need_of(stage, extent_of_item(wildcards.item), CONFIG)
+    extent = extent_of(sample_of(wildcards)) if wildcards.get("sample") else UNKNOWN
+    if wildcards.get("part"):
+        extent = within_region(extent, CONFIG.validation.region)
+    return need_of(stage, extent, CONFIG, tiling_of(wildcards)["shards"])
+
+
+def extent_of_item(item):
+    """Return the size of a volume to learn from; of a sample's own volume, that of a tile."""
+    kind, name = item.split("-", 1)
+    if kind == "own":
+        sample = RUN.tests[name.rsplit("-", 1)[0]]
+        return within_region(
+            extent_of(sample), CONFIG.tiling.tile + 2 * CONFIG.tiling.halo
+        )
+    return extent_of_volume(RUN.trains[name].ground_truth if kind == "train" else None)
+
+
+def memory_mb(stage):
+    return lambda wildcards, attempt: need(stage, wildcards).at(attempt)[0]
+
+
+def minutes(stage):
+    return lambda wildcards, attempt: need(stage, wildcards).at(attempt)[1]
+
+
+# A job has its price on a cluster, whatever it does. So what takes little is done in two jobs per
+# sample, before and after the networks, which have jobs of their own: they may be given a GPU, and
+# a group of jobs that is repeated is repeated as a whole. Several shards are meant to run side by
+# side. On one machine groups mean nothing.
+def group_before(wildcards):
+    spread = CONFIG.tiling.shards > 1 and not wildcards.part
+    return f"baselines-{wildcards.shard}" if spread else "before"
+
+
+def group_after(wildcards):
+    spread = CONFIG.tiling.shards > 1 and not wildcards.part
+    return f"safeguard-{wildcards.shard}" if spread else "after"
+
+
+def prepare_cluster():
+    """Name the jobs after the results, and end those that an earlier run left behind.
+
+    Snakemake's lock is held here, so that nobody else is at work from this folder.
+    """
+    executor = workflow.scheduler._executor
+    if not hasattr(executor, "run_uuid"):
+        return
+    executor.run_uuid = f"{slurm.job_prefix(RESULTS)}_{executor.run_uuid}"
+    # Of a controller that is a job with a GPU itself; its jobs are given their own.
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    try:
+        if (
+            workflow.executor_settings.status_command == "sacct"
+            and not slurm.keeps_accounts()
+        ):
+            logger.info(
+                "This cluster keeps no accounts (sacct): jobs are watched by squeue."
+            )
+            workflow.executor_settings.status_command = "squeue"
+        if left := slurm.cancel(RESULTS, Path.cwd()):
+            logger.info(
+                f"Cancelled {len(left)} Slurm job(s) that an earlier run left behind."
+            )
+    except InputError as error:
+        raise WorkflowError(str(error))
