@@ -24,10 +24,10 @@ from besselflow.inr.fit import (
     InrProblem,
     add_leftover,
     automatic_bandwidth,
-    automatic_steps,
     fit_inr,
 )
 from besselflow.inr.network import build_network
+from besselflow.inr.steps import automatic_steps
 from besselflow.lateral import LateralBlur
 from besselflow.optimisation import Course, Plan
 from besselflow.phantoms import draw_phantom
