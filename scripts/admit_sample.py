@@ -28,7 +28,7 @@ def main(record: Path, stop_at: Literal["never", "yellow", "red"], admitted: Pat
     """
     found = read_examination(record)
     if stop_at != "never" and LIGHTS.index(found.light) >= LIGHTS.index(stop_at):
-        reasons = ". ".join(str(each) for each in found.findings)
+        reasons = " ".join(f"({number}) {each}." for number, each in enumerate(found.findings, 1))
         raise InputError(
             f"preflight is {found.light} and preflight.stop_at is {stop_at}: {reasons}"
         )

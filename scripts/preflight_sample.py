@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from besselflow.acquisition import Frames
 from besselflow.config import Config, load_config
 from besselflow.job import logger, run_script
 from besselflow.preflight import (
@@ -17,7 +18,7 @@ from besselflow.store import write_json
 
 def main(
     acquisition: Path,
-    stage_positions: Path,
+    stage_positions: Path | None,
     ground_truth: Path | None,
     beam_profile: str,
     voxel_size_um: tuple[float | None, float, float],
@@ -27,13 +28,15 @@ def main(
     config: Config,
     record: Path,
     lateral_psf: str | None = None,
+    frames: Frames = "average",
+    overrule: bool = False,
 ) -> None:
     """Write what the preflight of one sample finds.
 
     Parameters
     ----------
     acquisition, stage_positions, ground_truth, beam_profile, voxel_size_um, offset, gain
-    sample, lateral_psf
+    sample, lateral_psf, frames, overrule
         As in `scripts/preprocess.py`.
     config : Config
         Thresholds, and the settings of the full run.
@@ -51,6 +54,8 @@ def main(
         gain,
         lateral_psf,
         config.tiling.halo,
+        frames,
+        overrule,
         config.preflight,
     )
     found = examine_subsample(subsample, sample, config)
@@ -81,16 +86,16 @@ def announce(found: Examination) -> None:
 
 if __name__ == "__main__":
     snakemake = globals()["snakemake"]
-    settings = snakemake.params.settings
     run_script(
         snakemake,
         main,
         acquisition=snakemake.input.acquisition,
-        stage_positions=snakemake.input.stage_positions,
+        stage_positions=snakemake.input.get("stage_positions") or None,
         ground_truth=snakemake.input.get("ground_truth") or None,
         beam_profile=snakemake.params.beam["beam_profile"],
         lateral_psf=snakemake.params.beam.get("lateral_psf"),
-        **settings,
+        **snakemake.params.settings,
+        **snakemake.params.reading,
         sample=snakemake.wildcards.sample,
         config=load_config(snakemake.params.config),
         record=snakemake.output.record,

@@ -14,8 +14,9 @@ from besselflow.baselines.spectral import SpectralModel, posterior_mean
 from besselflow.beam import box_profile, gaussian_profile
 from besselflow.config import Config, Preflight, load_config
 from besselflow.errors import InputError, ProblemsError
+from besselflow.inr import fit as inr_fit
 from besselflow.phantoms import draw_cells, draw_phantom
-from besselflow.preflight import examine_subsample, in_words, read_examination, read_subsample
+from besselflow.preflight import cost, examine_subsample, in_words, read_examination, read_subsample
 from besselflow.preflight.coverage import describe_coverage
 from besselflow.preflight.signal import denoise, measure_signal, saturated_share
 from besselflow.preflight.subsample import MOST_PROJECTIONS, crop_starts, read_crops
@@ -246,6 +247,14 @@ class TestLights:
         found = bench.examine(vessels, config=config)
         assert topics(found) == {"quality"} and found.light == "yellow"
 
+    def test_equal_thresholds_leave_no_yellow(self, bench, vessels):
+        low, high = (
+            load_config({"preflight": {"psnr_yellow": psnr, "psnr_red": psnr}})
+            for psnr in (5.0, 99.0)
+        )
+        assert bench.examine(vessels, config=low).light == "green"
+        assert bench.examine(vessels, config=high).light == "red"
+
     def test_deep_acquisitions_are_judged_on_their_middle(self, bench):
         volume = draw_phantom("vessels", (240, 48, 48), 7, VOXEL_UM)
         found = bench.examine(volume)
@@ -283,6 +292,9 @@ def spectral_psnr(bench, volume, detector):
 
 
 class TestCost:
+    def test_the_share_of_a_warm_start_is_that_of_the_fit(self):
+        assert cost.WARM_SHARE == inr_fit._WARM_STEPS
+
     def estimate(self, bench, volume, **settings):
         values = {"validation": {"hold_out": 0}, **settings}
         found = bench.examine(volume, config=load_config(values))

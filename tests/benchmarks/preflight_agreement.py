@@ -41,6 +41,7 @@ BEAMS = {
     "box6-step6-dim": (box_profile(6.0), 6.0, 30.0),
     "box6-step6-dark": (box_profile(6.0), 6.0, 3.0),
     "box6-step8": (box_profile(6.0), 8.0, 300.0),
+    "box6-step12": (box_profile(6.0), 12.0, 300.0),
     "box16-step6": (box_profile(16.0), 6.0, 300.0),
     "gauss16-step6": (gaussian_profile(16.0), 6.0, 300.0),
     "box32-step6": (box_profile(32.0), 6.0, 300.0),

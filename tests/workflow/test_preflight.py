@@ -64,7 +64,7 @@ def test_a_red_sample_is_left_out_and_the_other_finishes(run):
 
 def test_the_cohort_page_names_it_as_excluded_with_the_reason(run):
     assert '<span class="status excluded">excluded</span>' in run.page
-    assert "preflight is red and preflight.stop_at is red: no projection sees 33" in run.page
+    assert "preflight is red and preflight.stop_at is red: (1) no projection sees 33" in run.page
     assert '<span class="beacon green">green</span>' in run.page
     assert '<span class="beacon red">red</span>' in run.page
 

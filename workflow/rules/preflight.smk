@@ -16,6 +16,7 @@ rule preflight_sample:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         beam=beam_settings,
+        reading=reading_settings,
         settings=intensity_settings,
         config=preflight_settings(),
     message:

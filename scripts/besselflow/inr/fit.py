@@ -15,7 +15,7 @@ from besselflow.config import Inr
 from besselflow.device import compute_precision
 from besselflow.inr.columns import BatchPlan, UnitColumns
 from besselflow.inr.network import CoordinateNetwork, build_network
-from besselflow.inr.steps import WARM_STEPS, automatic_steps
+from besselflow.inr.steps import automatic_steps
 from besselflow.noise import pixel_variance
 from besselflow.optimisation import Plan, optimise
 from besselflow.projection import AxialProjection
@@ -25,6 +25,8 @@ _WARM_UP_STEPS = 20
 _BANDWIDTH_SHARE = 0.07
 # Steps of Muon relative to Adam's: those are of unit size per matrix, not per weight.
 _MUON_RATE = 10.0
+# A fit that starts from the one before needs fewer steps.
+_WARM_STEPS = 0.4
 _WARM_RATE = 0.5
 
 
@@ -185,7 +187,7 @@ def fit_inr(
     steps = automatic_steps(y * x) if settings.steps == "auto" else settings.steps
     rate = settings.learning_rate
     if start is not None:
-        steps, rate = max(1, round(WARM_STEPS * steps)), _WARM_RATE * rate
+        steps, rate = max(1, round(_WARM_STEPS * steps)), _WARM_RATE * rate
     plan = Plan(
         steps,
         _WARM_UP_STEPS,

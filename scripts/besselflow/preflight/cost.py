@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from besselflow.config import METHODS, Config
-from besselflow.inr.steps import WARM_STEPS, automatic_steps
+from besselflow.inr.steps import automatic_steps
 from besselflow.store import Projections
 from besselflow.tiling import list_units, unit_shape
 
@@ -20,21 +20,25 @@ START_S = 2.0
 """Processor seconds that a job takes for its start; where PyTorch is loaded, twice as many."""
 
 PER_MILLION = {
-    "interpolation": 0.5,
+    "interpolation": 0.2,
     "spectral": 1.0,
-    "variational": 40.0,
+    "variational": 50.0,
     "richardson_lucy": 10.0,
-    "inr": 0.06,
-    "diffusion": 2.0,
-    "other": 5.0,
+    "inr": 7.0,
+    "diffusion": 2.5,
+    "other": 1.0,
 }
 """Processor seconds per million voxels of the work units. Those of `diffusion` are per network
 evaluation; those of `inr` per million voxels that a network of 128 units and 3 layers has seen, of
-which there are steps x columns x slices. `other` is all that is done with the volumes: writing,
-judging, scoring and drawing."""
+which there are steps x columns x slices, and half of their time does not depend on its size.
+`other` is per method, and all that is done with the volumes: writing, judging and scoring."""
 
 TOLERANCE = 3.0
 """Factor within which an estimate is to be trusted: the INR ends early on some samples."""
+
+WARM_SHARE = 0.4
+"""Share of the steps that the INR of a time point takes which starts from that of the one before,
+as in `besselflow.inr.fit`, which is not imported for the time that PyTorch takes."""
 
 ESTIMATED = tuple(method for method in METHODS if method != "microdiffusion")
 """Methods whose time is known; that of the published diffusion is not."""
@@ -64,7 +68,7 @@ def estimate_core_seconds(
     shape = measured.data.shape
     units = list_units(shape, tiling.tile, tiling.halo)
     size = unit_shape(units, measured.grid.n_slices)
-    chained = 1 / tiling.chain + WARM_STEPS * (1 - 1 / tiling.chain)
+    chained = 1 / tiling.chain + WARM_SHARE * (1 - 1 / tiling.chain)
     warm = 1.0 if shape[0] == 1 else max(chained, 1 / shape[0])
     places = [(len(units), size, warm, list(config.methods))]
     if held_out:
@@ -76,22 +80,36 @@ def estimate_core_seconds(
     for count, unit, share, methods in places:
         for method in methods:
             if method in ESTIMATED:
-                work = _work(method, unit, config) * (share if method == "inr" else 1.0)
-                start = START_S * (2 if method in ("inr", "diffusion") else 1)
-                spent = start + count * work * PER_MILLION[method] / 1e6
+                work = work_of(method, unit, config) * (share if method == "inr" else 1.0)
+                spent = start_of(method) + count * work * PER_MILLION[method] / 1e6
                 seconds[method] = seconds.get(method, 0.0) + spent
     voxels = math.prod(shape[:2]) * measured.grid.n_slices * math.prod(shape[3:])
     seconds["other"] = 8 * START_S + voxels * len(config.methods) * PER_MILLION["other"] / 1e6
     return seconds
 
 
-def _work(method: str, unit: tuple[int, int, int], config: Config) -> float:
-    """Return what a method's time is proportional to, for one work unit."""
+def start_of(method: str) -> float:
+    """Return the processor seconds that a method's job takes before it does anything."""
+    return START_S * (2 if method in ("inr", "diffusion") else 1)
+
+
+def work_of(method: str, unit: tuple[int, int, int], config: Config) -> float:
+    """Return what a method's time is proportional to, for one work unit.
+
+    Parameters
+    ----------
+    method : str
+        One of `ESTIMATED`.
+    unit : tuple of int
+        (Z, y, x) of the work unit, halo included.
+    config : Config
+        Its settings.
+    """
     voxels = float(math.prod(unit))
     if method == "inr":
         settings, columns = config.inr, math.prod(unit[1:])
         steps = automatic_steps(columns) if settings.steps == "auto" else settings.steps
-        network = settings.width * settings.depth / (128 * 3)
+        network = 0.5 + 0.5 * settings.width * settings.depth / (128 * 3)
         return float(steps * settings.columns * unit[0]) * network
     if method == "diffusion":
         settings = config.refine

@@ -6,8 +6,8 @@ expected squared error of a slice, also for samples that are far from Gaussian.
 
 The peak of the truth is the peak of the reconstruction of the crops, times how much stronger the
 structures of the truth are than those of a posterior mean: of the prior variance v, the posterior
-mean has the share :math:`R = 1 - u / v` with the mean posterior variance u, so that the amplitudes
-are as 1 to :math:`\sqrt R`.
+mean has the share :math:`R = 1 - u / v` with the posterior variance u of the slice of the peak, so
+that the amplitudes are as 1 to :math:`\sqrt R`.
 
 What this leaves out (negative values are clipped before scoring, and dark slices have smaller
 errors) shifts the PSNR by an amount that was measured once, on phantoms
@@ -89,12 +89,17 @@ def expect_quality(
     basis = AxialBasis.of(operator, voxel_size_um[0])
     lateral = lateral_frequency_squared(shape, voxel_size_um).ravel()
     prior = basis.prior_variance(model.density_of(lateral, basis.frequency_squared)).mean()
-    determined = max(1 - variance.mean() / prior, _LEAST_DETERMINED)
-    reconstructed = max(
-        float(posterior_mean(crop, operator, model, voxel_size_um)[scored].max()) for crop in crops
+    brightest = np.max(
+        [
+            posterior_mean(crop, operator, model, voxel_size_um)[scored].max(axis=(1, 2))
+            for crop in crops
+        ],
+        axis=0,
     )
-    if reconstructed <= 0:
+    place = int(np.argmax(brightest))
+    if brightest[place] <= 0:
         return None
-    squared_peak = reconstructed**2 / determined
+    determined = max(1 - variance[place] / prior, _LEAST_DETERMINED)
+    squared_peak = float(brightest[place]) ** 2 / determined
     error = np.maximum(variance, 10 ** (-PSNR_CAP_DB / 10) * squared_peak)
     return Expectation(float(np.mean(10 * np.log10(squared_peak / error))) + BIAS_DB, SPREAD_DB)

@@ -99,16 +99,19 @@ def judge(
     return sorted(found, key=lambda finding: -LIGHTS.index(finding.light))
 
 
-def _level(value: float, yellow: float, red: float) -> Light:
-    """Compare with thresholds; where that of red is the lower one, low values are bad."""
-    if yellow > red:
-        value, yellow, red = -value, -yellow, -red
+def _above(value: float, yellow: float, red: float) -> Light:
+    """Compare with thresholds that a value should not exceed."""
     return "red" if value > red else "yellow" if value > yellow else "green"
+
+
+def _below(value: float, yellow: float, red: float) -> Light:
+    """Compare with thresholds that a value should not fall below."""
+    return _above(-value, -yellow, -red)
 
 
 def _of_depth(coverage: Coverage, settings: Preflight) -> list[Finding]:
     found = []
-    level = _level(coverage.unseen, settings.unseen_yellow, settings.unseen_red)
+    level = _above(coverage.unseen, settings.unseen_yellow, settings.unseen_red)
     if level != "green":
         count = len(coverage.gaps_um)
         places = ", ".join(f"{low:g} to {high:g}" for low, high in coverage.gaps_um[:_MOST_NAMED])
@@ -152,7 +155,7 @@ def _of_channel(
             found.append(Finding(level, topic, where + reason, remedy))
 
     add(
-        _level(channel.saturated, settings.saturated_yellow, settings.saturated_red),
+        _above(channel.saturated, settings.saturated_yellow, settings.saturated_red),
         "saturation",
         f"{100 * channel.saturated:.2g} % of the pixels are saturated (at {channel.ceiling:g} "
         f"counts)"
@@ -170,7 +173,7 @@ def _of_channel(
         )
         return found
     add(
-        _level(signal.snr, settings.snr_yellow, settings.snr_red),
+        _below(signal.snr, settings.snr_yellow, settings.snr_red),
         "signal",
         f"bright structures stand out of the noise by a factor of {signal.snr:.2g} only",
         "raise the laser power or the dwell time, or average frames",
@@ -178,7 +181,7 @@ def _of_channel(
     faint = signal.faint
     if signal.snr >= settings.snr_red:
         add(
-            _level(faint.size / len(positions_um), settings.faint_yellow, settings.faint_red),
+            _above(faint.size / len(positions_um), settings.faint_yellow, settings.faint_red),
             "projections",
             f"{faint.size} of {len(positions_um)} projections show little or nothing (z = "
             f"{_list(positions_um[faint])} um)",
@@ -186,7 +189,7 @@ def _of_channel(
         )
         shorter = coverage.beam_um * settings.density_yellow / signal.density
         add(
-            _level(signal.density, settings.density_yellow, settings.density_red),
+            _above(signal.density, settings.density_yellow, settings.density_red),
             "density",
             f"about {signal.density:.2g} structures overlap within the beam, which is too dense "
             f"to tell their depths apart well",
@@ -197,7 +200,7 @@ def _of_channel(
     if channel.expectation is not None:
         expected = channel.expectation
         add(
-            _level(expected.psnr_db, settings.psnr_yellow, settings.psnr_red),
+            _below(expected.psnr_db, settings.psnr_yellow, settings.psnr_red),
             "quality",
             f"the spectral reconstruction is expected to reach a PSNR of {expected.psnr_db:.0f} dB "
             f"only (within {expected.spread_db:.0f} dB)",

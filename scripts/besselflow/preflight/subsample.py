@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from besselflow.acquisition import read_stage_positions, read_tiff_stack
+from besselflow.acquisition import Frames, open_acquisition
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.config import Preflight
 from besselflow.corrections import counts_to_intensity
 from besselflow.errors import InputError
 from besselflow.projection import AxialGrid
 from besselflow.slice_spacing import with_spacing
+from besselflow.stated import positions_of
 from besselflow.store import Projections
 
 MOST_PROJECTIONS = 32
@@ -59,7 +60,7 @@ class Subsample:
 
 def read_subsample(
     acquisition: Path | str,
-    stage_positions: Path | str,
+    stage_positions: Path | str | None,
     ground_truth: Path | str | None,
     beam_profile: str,
     voxel_size_um: tuple[float | None, float, float],
@@ -67,6 +68,8 @@ def read_subsample(
     gain: float | None,
     lateral_psf: str | None = None,
     halo: int = 24,
+    frames: Frames = "average",
+    overrule: bool = False,
     settings: Preflight | None = None,
 ) -> Subsample:
     """Open an acquisition as `scripts/preprocess.py` does, and read crops of it.
@@ -74,7 +77,7 @@ def read_subsample(
     Parameters
     ----------
     acquisition, stage_positions, ground_truth, beam_profile, voxel_size_um, offset, gain
-    lateral_psf, halo
+    lateral_psf, halo, frames, overrule
         As in `scripts/preprocess.py`.
     settings : Preflight, optional
         Size and number of the crops.
@@ -85,17 +88,14 @@ def read_subsample(
         The files don't fit each other, or a pixel is not a finite number.
     """
     settings = settings or Preflight()
-    raw = read_tiff_stack(acquisition).data
-    positions = read_stage_positions(stage_positions)
-    if len(positions) != raw.shape[2]:
-        raise InputError(
-            f"{acquisition} has {raw.shape[2]} projections but {stage_positions} lists "
-            f"{len(positions)}; correct the stage positions"
-        )
+    stack = open_acquisition(acquisition, frames)
+    raw = stack.data
+    stage_positions = Path(stage_positions) if stage_positions else None
+    positions = positions_of(stack, stage_positions, overrule)
     profile = parse_beam_profile(beam_profile)
     voxel_size_um = with_spacing(voxel_size_um, positions)
     if ground_truth is not None:
-        slices = read_tiff_stack(ground_truth).data.shape[2]
+        slices = open_acquisition(ground_truth).data.shape[2]
         grid = AxialGrid(0.0, voxel_size_um[0], slices)
     else:
         grid = AxialGrid.covering(profile, positions, voxel_size_um[0])

@@ -242,7 +242,7 @@ def draw_signal_along_depth(
         )
     axes.set_xlabel("z of the projection (µm)")
     axes.set_ylabel("signal to noise")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(1e-3, *(values.max() for values in curves.values())))
     if len(curves) > 1:
         _legend_beside(axes, theme)
     return figure
