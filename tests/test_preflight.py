@@ -16,11 +16,19 @@ from besselflow.config import Config, Preflight, load_config
 from besselflow.errors import InputError, ProblemsError
 from besselflow.inr import fit as inr_fit
 from besselflow.phantoms import draw_cells, draw_phantom
-from besselflow.preflight import cost, examine_subsample, in_words, read_examination, read_subsample
+from besselflow.preflight import (
+    Finding,
+    cost,
+    examine_subsample,
+    in_words,
+    read_examination,
+    read_subsample,
+)
 from besselflow.preflight.coverage import describe_coverage
 from besselflow.preflight.signal import denoise, measure_signal, saturated_share
 from besselflow.preflight.subsample import MOST_PROJECTIONS, crop_starts, read_crops
 from besselflow.projection import AxialGrid, AxialProjection
+from besselflow.report.lights import SampleFacts, light_of
 from besselflow.report.preflight import describe_preflight
 from besselflow.simulate import (
     Detector,
@@ -383,6 +391,15 @@ class TestScripts:
                 None,
                 None,
             )
+
+
+@pytest.mark.parametrize(("light", "level"), [("red", "check"), ("yellow", "none")])
+def test_a_red_preflight_turns_on_the_light_of_the_cohort_page(light, level):
+    finding = Finding(light, "saturation", "2 % are saturated", "lower the laser power")
+    facts = SampleFacts("done", "train", None, "spectral", preflight=[finding])
+    assert light_of(facts).level == level
+    if level == "check":
+        assert light_of(facts).reason == "preflight: 2 % are saturated"
 
 
 def test_thresholds_in_the_wrong_order_are_refused():
