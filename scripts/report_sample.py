@@ -54,6 +54,7 @@ if __name__ == "__main__":
                 sources.held_out,
                 params.not_held_out,
             ),
+            preflight=sources.preflight,
         ),
         report=snakemake.output.report,
         prior_info=sources.get("prior_info") or None,

@@ -9,7 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+ADMISSION = "the preflight"
+"""The stage at which a sample is left out for its light."""
+
 _EXCLUDING_RULE = "exclude_samples"
+_ADMITTING_RULE = "admit_sample"
 _KILLED = (
     "the job ended without a message, as when it is killed for its memory or time; "
     "run again with more memory, or look into the cluster's own log"
@@ -25,7 +29,7 @@ class Failure:
     sample : str or None
         Its sample; None for jobs of several samples.
     stage : str
-        Its rule.
+        Its rule, or `ADMISSION`.
     reason : str
         The message of the exception that ends its log.
     log : str or None
@@ -81,7 +85,12 @@ class JobWatch(logging.Handler):
             One per job, in the order of failing.
         """
         return [
-            Failure(_sample_of(log, results), rule, _reason_of(log), log)
+            Failure(
+                _sample_of(log, results),
+                ADMISSION if rule == _ADMITTING_RULE else rule,
+                _reason_of(log),
+                log,
+            )
             for rule, log in self._failed.values()
         ]
 

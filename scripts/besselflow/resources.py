@@ -58,7 +58,7 @@ _COSTS = {
     "safeguard": (48, 2.0),
     "assemble": (24, 2.0),
     "validate": (32, 5.0),
-    "evaluate": (32, 10.0),
+    "evaluate": (32, 30.0),
     "report_sample": (24, 1.0),
     "scan_points": (48, 20.0),
 }

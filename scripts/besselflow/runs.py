@@ -16,7 +16,7 @@ from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
-from besselflow.failures import Failure
+from besselflow.failures import ADMISSION, Failure
 from besselflow.fingerprint import fingerprint
 from besselflow.held_out import FEWEST_PROJECTIONS, left_out_projections
 from besselflow.sample_sheet import Sample, read_sheet
@@ -262,9 +262,10 @@ class Run:
             if failure is None and not (results / name / "report.html").exists():
                 failure = shared
             if failure is not None:
+                status = "excluded" if failure.stage == ADMISSION else "failed"
                 statuses.append(
                     SampleStatus(
-                        name, "test", "failed", failure.stage, failure.reason, failure.log, extra
+                        name, "test", status, failure.stage, failure.reason, failure.log, extra
                     )
                 )
             elif (results / name / "report.html").exists():

@@ -149,6 +149,14 @@ def intensity_settings(wildcards):
     }
 
 
+def preflight_settings():
+    """What the preflight depends on, whose light is judged where a sample is admitted."""
+    unused = {"samples", "results", "seed", "ablation", "evaluate", "report", "prior"}
+    settings = CONFIG.model_dump(exclude=unused)
+    settings["preflight"].pop("stop_at")
+    return settings
+
+
 def baseline_inputs(wildcards):
     inputs = {"projections": PROJECTIONS.format(**wildcards)}
     if wildcards.baseline == "variational":
@@ -222,7 +230,10 @@ def prior_info_of(wildcards):
 def benchmarks_of(wildcards):
     sample = f"{RESULTS}/{wildcards.sample}"
     folder = f"{sample}/benchmarks"
-    stages = {"preprocess": f"{folder}/preprocess.tsv"}
+    stages = {
+        "preflight": f"{folder}/preflight_sample.tsv",
+        "preprocess": f"{folder}/preprocess.tsv",
+    }
     learned = {
         "inr": "fit_inr",
         "microdiffusion": "sample_microdiffusion",

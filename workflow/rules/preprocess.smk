@@ -1,6 +1,7 @@
 rule preprocess:
     input:
         unpack(preprocess_inputs),
+        admitted=ancient(rules.admit_sample.output.admitted),
     output:
         projections=directory(f"{RESULTS}/{{sample}}/projections.zarr"),
     log:
@@ -28,6 +29,7 @@ rule preprocess:
 rule convert_ground_truth:
     input:
         ground_truth=lambda wildcards: str(sample_of(wildcards).ground_truth),
+        admitted=ancient(rules.admit_sample.output.admitted),
     output:
         truth=directory(f"{RESULTS}/{{sample}}/ground_truth.ome.zarr"),
     log:

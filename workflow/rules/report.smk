@@ -12,6 +12,7 @@ rule report_sample:
         determined=rules.validate.output.determined,
         held_out=rules.validate.output.held_out,
         prior_info=prior_info_of,
+        preflight=rules.preflight_sample.output.record,
     output:
         report=report(
             f"{RESULTS}/{{sample}}/report.html",

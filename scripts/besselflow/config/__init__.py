@@ -4,6 +4,7 @@ from besselflow.config.diffusion import Microdiffusion, Prior, Refine
 from besselflow.config.judgement import Evaluate, Report, Validation
 from besselflow.config.loading import load_config
 from besselflow.config.methods import BASELINES, DEFAULT_METHODS, METHODS
+from besselflow.config.preflight import Preflight
 from besselflow.config.reconstruction import Inr, RichardsonLucy, Spectral, Tiling, Variational
 from besselflow.config.section import Section
 from besselflow.config.whole import Config
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluate",
     "Inr",
     "Microdiffusion",
+    "Preflight",
     "Prior",
     "Refine",
     "Report",

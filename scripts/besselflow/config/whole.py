@@ -8,6 +8,7 @@ from besselflow.config.cluster import Cluster
 from besselflow.config.diffusion import Microdiffusion, Prior, Refine
 from besselflow.config.judgement import Evaluate, Report, Validation
 from besselflow.config.methods import DEFAULT_METHODS, METHODS, NEEDS, Method
+from besselflow.config.preflight import Preflight
 from besselflow.config.reconstruction import Inr, RichardsonLucy, Spectral, Tiling, Variational
 from besselflow.config.section import Section
 
@@ -44,6 +45,7 @@ class Config(Section):
         min_length=1,
         description="Path of the grid of configurations that the target `ablation` compares.",
     )
+    preflight: Preflight = Preflight()
     tiling: Tiling = Tiling()
     spectral: Spectral = Spectral()
     variational: Variational = Variational()

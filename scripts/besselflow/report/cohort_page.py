@@ -197,7 +197,7 @@ def _summarise(rows: list[SampleRow], final: str) -> str:
     return text
 
 
-_TROUBLE = (("failed", "failed"), ("excluded", "excluded at the check of the input"))
+_TROUBLE = (("failed", "failed"), ("excluded", "excluded"))
 
 
 def _samples(count: int) -> str:

@@ -12,9 +12,11 @@ from typing import Literal
 import pandas as pd
 
 from besselflow.metrics import METRIC_COLUMNS
+from besselflow.preflight import Examination
 from besselflow.report.lights import LEVELS, Light, SampleFacts, light_of
 from besselflow.report.page import image_uri, to_grey
 from besselflow.report.pictures import display_window, load_preview
+from besselflow.report.preflight import read_preflight
 from besselflow.report.trust import read_ranking
 
 _THUMBNAIL_PIXELS = 72
@@ -33,7 +35,8 @@ class SampleStatus:
     role : str
         ``test`` or ``train``.
     status : str
-        ``done``; ``failed`` while it was computed; ``excluded`` by the check of its input.
+        ``done``; ``failed`` while it was computed; ``excluded`` by the check of its input
+        or by the preflight.
     stage : str or None
         Stage at which it failed.
     reason : str or None
@@ -73,6 +76,8 @@ class SampleRow:
         Methods that predicted withheld projections best; empty where none was asked.
     seconds : float or None
         Time of all its stages together.
+    preflight : Examination or None
+        What was found before it was computed.
     """
 
     status: SampleStatus
@@ -83,6 +88,7 @@ class SampleRow:
     scores: dict[str, float]
     predictor: str
     seconds: float | None
+    preflight: Examination | None = None
 
     @property
     def time(self) -> str:
@@ -189,7 +195,16 @@ def _describe(
         scores["gain"] = scores["psnr"] - baseline
     errors, page = own / "held_out.tsv", own / "report.html"
     ranking = read_ranking(errors) if status.status == "done" and errors.exists() else []
-    facts = SampleFacts(status.status, status.role, status.reason, final, by_method, ranking)
+    preflight = read_preflight(own)
+    facts = SampleFacts(
+        status.status,
+        status.role,
+        status.reason,
+        final,
+        by_method,
+        ranking,
+        preflight.findings if preflight else (),
+    )
     stages = [*own.glob("benchmarks/*.tsv"), *own.glob("held_out/benchmarks/*.tsv")]
     times = [seconds for path in stages if (seconds := _read_seconds(path)) is not None]
     return SampleRow(
@@ -201,6 +216,7 @@ def _describe(
         scores=scores,
         predictor=", ".join(each.method for each in ranking if each.tied),
         seconds=sum(times) if times else None,
+        preflight=preflight,
     )
 
 

@@ -220,6 +220,34 @@ def draw_training_curve(
     return figure
 
 
+def draw_signal_along_depth(
+    positions_um: np.ndarray, curves: dict[int, np.ndarray], theme: Theme
+) -> Figure:
+    """Draw the signal-to-noise ratio of every projection.
+
+    Parameters
+    ----------
+    positions_um : numpy.ndarray, shape (P,)
+        Stage positions.
+    curves : dict
+        Channel -> ratio of each projection, shape (P,).
+    theme : Theme
+        Colours.
+    """
+    figure, axes = _axes(theme, (7.2, 2.4))
+    colours = [theme.methods[name] for name in ("spectral", "diffusion", "variational", "inr")]
+    for (channel, values), colour in zip(curves.items(), cycle(colours)):
+        axes.plot(
+            positions_um, values, "o-", markersize=3.5, color=colour, label=f"channel {channel}"
+        )
+    axes.set_xlabel("z of the projection (µm)")
+    axes.set_ylabel("signal to noise")
+    axes.set_ylim(0, 1.1 * max(1e-3, *(values.max() for values in curves.values())))
+    if len(curves) > 1:
+        _legend_beside(axes, theme)
+    return figure
+
+
 def draw_trust_maps(
     maps: list[TrustMap], voxel_um: tuple[float, float, float], z_um: float, theme: Theme
 ) -> Figure:

@@ -55,6 +55,8 @@ class SampleReportInputs:
         What is known without ground truth.
     prior_info : dict or None
         What the prior was trained on: ``trained_on``, ``curve``, ``seconds``, ``steps``.
+    preflight : path or None
+        What the preflight found; see `besselflow.preflight`.
     settings : dict
         The resolved configuration.
     row : dict
@@ -75,6 +77,7 @@ class SampleReportInputs:
     uncertainty: Path | None = None
     validation: ValidationFiles | None = None
     prior_info: dict[str, Any] | None = None
+    preflight: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     row: dict[str, Any] = field(default_factory=dict)
     picture_pixels: int = 320

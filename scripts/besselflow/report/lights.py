@@ -13,6 +13,7 @@ from textwrap import shorten
 from typing import Literal
 
 from besselflow.held_out import Prediction
+from besselflow.preflight import Finding
 from besselflow.report.verdict import Suspect, write_verdict
 from besselflow.validation import judge_fit
 
@@ -77,6 +78,8 @@ class SampleFacts:
         Method -> metric -> value.
     ranking : sequence of Prediction
         Methods by how well they predicted what they did not see; may be empty.
+    preflight : sequence of Finding
+        What speaks against its acquisition; may be empty.
     """
 
     status: str
@@ -85,6 +88,7 @@ class SampleFacts:
     final: str
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     ranking: Sequence[Prediction] = ()
+    preflight: Sequence[Finding] = ()
 
 
 def light_of(facts: SampleFacts) -> Light:
@@ -119,7 +123,15 @@ def _verdict(facts: SampleFacts) -> Light | None:
     return Light("unverified", f"no ground truth{agrees}")
 
 
-SIGNALS: tuple[Callable[[SampleFacts], Light | None], ...] = (_outcome, _verdict)
+def _preflight(facts: SampleFacts) -> Light | None:
+    """Signal that the acquisition itself is bad; its lesser doubts have a column of their own."""
+    if facts.status != "done":
+        return None
+    bad = [finding.reason for finding in facts.preflight if finding.light == "red"]
+    return Light("check", f"preflight: {'; '.join(bad)}") if bad else None
+
+
+SIGNALS: tuple[Callable[[SampleFacts], Light | None], ...] = (_outcome, _verdict, _preflight)
 """Everything that may turn on a light."""
 
 

@@ -15,6 +15,7 @@ from besselflow.report.history import flatten, read_benchmarks, training_figure
 from besselflow.report.inputs import SampleReportInputs
 from besselflow.report.page import software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
+from besselflow.report.preflight import describe_preflight
 from besselflow.report.prior import describe_sources, prior_note
 from besselflow.report.sample_pictures import affordable_pixels, draw_pictures, viewer_data
 from besselflow.report.scores import read_scores, score_columns, score_rows, seen_and_unseen
@@ -68,6 +69,7 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         has_truth=has_truth,
         verdict=verdict,
         facts=acquisition_facts(measured),
+        preflight=describe_preflight(inputs.preflight),
         unit=measured.unit,
         several=math.prod(measured.data.shape[:2]) > 1,
         pictures=pictures,

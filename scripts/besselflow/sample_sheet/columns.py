@@ -158,4 +158,5 @@ ROLES = ("test", "train")
 RESERVED_NAMES = (
     *("priors", "ablation", "logs", "benchmarks", "methods", "multiqc"),
     *("report.html", "report.csv", "report_comparisons.csv", "metrics.tsv"),
+    *("preflight.html", "preflight.tsv"),
 )

@@ -1,0 +1,78 @@
+# Quick, and before anything heavy: whether an acquisition is worth it.
+rule preflight_sample:
+    input:
+        unpack(preprocess_inputs),
+    output:
+        record=f"{RESULTS}/{{sample}}/preflight.json",
+    log:
+        f"{RESULTS}/{{sample}}/logs/preflight_sample.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/preflight_sample.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        beam=beam_settings,
+        reading=reading_settings,
+        settings=intensity_settings,
+        config=preflight_settings(),
+    message:
+        "{wildcards.sample}: checking the acquisition before it is reconstructed"
+    script:
+        "../../scripts/preflight_sample.py"
+
+
+# The heavy stages of a sample wait for this, which fails where the sample is to be left out. They
+# take its output as `ancient`: other thresholds repeat no finished fit.
+rule admit_sample:
+    input:
+        record=rules.preflight_sample.output.record,
+    output:
+        admitted=f"{RESULTS}/{{sample}}/.admitted",
+    log:
+        f"{RESULTS}/{{sample}}/logs/admit_sample.log",
+    benchmark:
+        f"{RESULTS}/{{sample}}/benchmarks/admit_sample.tsv"
+    # Another attempt finds the same.
+    retries: 0
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        stop_at=CONFIG.preflight.stop_at,
+    message:
+        "{wildcards.sample}: admitting the sample"
+    script:
+        "../../scripts/admit_sample.py"
+
+
+rule preflight:
+    input:
+        records=[f"{RESULTS}/{sample}/preflight.json" for sample in RUN.tests],
+    output:
+        table=f"{RESULTS}/preflight.tsv",
+        page=report(
+            f"{RESULTS}/preflight.html",
+            category="Cohort",
+            caption="../report/preflight.rst",
+        ),
+    log:
+        f"{RESULTS}/logs/preflight.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/preflight.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    message:
+        "listing what the preflight found"
+    script:
+        "../../scripts/preflight.py"
