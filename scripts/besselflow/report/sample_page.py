@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from besselflow.report.inputs import SampleReportInputs
 from besselflow.report.page import software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
 from besselflow.report.prior import describe_sources, prior_note
-from besselflow.report.sample_pictures import affordable_pixels, draw_pictures, viewer_data
+from besselflow.report.sample_pictures import affordable_pixels, draw_pictures
 from besselflow.report.scores import read_scores, score_columns, score_rows, seen_and_unseen
 from besselflow.report.trust import describe_trust, read_ranking
-from besselflow.report.verdict import find_suspect, write_verdict
-from besselflow.store import open_projections, open_volume
+from besselflow.report.verdict import Suspect, find_suspect, write_verdict
+from besselflow.report.viewer import COLORMAPS, build_viewer, place_name
+from besselflow.store import Projections, open_projections, open_volume
 
 _BRIGHT_PERCENTILE = 99
 
@@ -42,23 +42,19 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         method: open_volume(volume).attributes.get("records", [])
         for method, volume in inputs.volumes.items()
     }
-    final = load_preview(inputs.volumes[inputs.final], affordable_pixels(inputs))
+    suspect = _find_suspect(inputs, slices, measured)
+    place = (suspect.t, suspect.c)
+    final = load_preview(inputs.volumes[inputs.final], affordable_pixels(inputs), place)
     spread = None
     if inputs.uncertainty is not None:
-        spread = load_preview(inputs.uncertainty, max(final.values.shape[1:])).values
-    suspect = find_suspect(
-        slices,
-        inputs.final,
-        None if spread is None else spread.mean(axis=(1, 2)),
-        final.z_um,
-        measured.positions_um,
-    )
+        spread = load_preview(inputs.uncertainty, max(final.values.shape[1:]), place).values
     has_truth = inputs.truth is not None
     ranking = read_ranking(inputs.validation.held_out) if inputs.validation else []
     verdict = write_verdict(
         scores, inputs.final, has_truth, _relative_spread(final.values, spread), suspect, ranking
     )
-    pictures = draw_pictures(inputs, measured, final, spread, verdict.z_um)
+    pictures = draw_pictures(inputs, measured, final, spread, verdict.z_um, place)
+    viewer = build_viewer(inputs, measured, slices, suspect)
     columns = score_columns(scores)
     write_page(
         path,
@@ -69,10 +65,11 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         verdict=verdict,
         facts=acquisition_facts(measured),
         unit=measured.unit,
-        several=math.prod(measured.data.shape[:2]) > 1,
+        place=place_name(place, measured),
         pictures=pictures,
         trust=describe_trust(inputs, measured, scores, ranking) if inputs.validation else None,
-        viewer=viewer_data(pictures, inputs, measured, slices),
+        viewer=viewer,
+        colormaps=list(COLORMAPS),
         columns=columns,
         slices_name=Path(inputs.slices).name,
         rows=score_rows(scores, columns, inputs),
@@ -116,6 +113,18 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         paragraph=methods_paragraph(measured, records, inputs.final, inputs.prior_info, has_truth),
         citation=CITATION,
     )
+
+
+def _find_suspect(
+    inputs: SampleReportInputs, slices: pd.DataFrame, measured: Projections
+) -> Suspect:
+    spread_by_slice, z_um = None, measured.grid.centres_um
+    if inputs.uncertainty is not None:
+        # The coarsest level of the pyramid has the same means, and is small at any size.
+        coarse = open_volume(inputs.uncertainty, -1)
+        spread_by_slice = np.asarray(coarse.data.mean(axis=(3, 4)))
+        z_um = coarse.origin_um[0] + coarse.voxel_size_um[0] * np.arange(coarse.data.shape[2])
+    return find_suspect(slices, inputs.final, spread_by_slice, z_um, measured.positions_um)
 
 
 def _relative_spread(final: np.ndarray, spread: np.ndarray | None) -> float | None:

@@ -49,10 +49,14 @@ class Suspect:
         Its centre.
     why : str
         The reason, as the end of a sentence.
+    t, c : int
+        Its time point and channel.
     """
 
     z_um: float
     why: str
+    t: int = 0
+    c: int = 0
 
 
 def find_suspect(
@@ -70,10 +74,10 @@ def find_suspect(
     Parameters
     ----------
     slices : pandas.DataFrame
-        Columns ``method z_um psnr``; empty without ground truth.
+        Columns ``method t c z_um psnr``; empty without ground truth.
     final : str
         Method of the final volume.
-    spread_by_slice : numpy.ndarray, shape (Z,), or None
+    spread_by_slice : numpy.ndarray, shape (T, C, Z), or None
         Mean standard deviation of each slice.
     z_um : numpy.ndarray, shape (Z,)
         Centres of these slices.
@@ -82,13 +86,14 @@ def find_suspect(
     """
     own = slices[slices["method"] == final]
     if len(own):
-        psnr = own.groupby("z_um")["psnr"].mean()
-        low = format_number(psnr.min(), 1)
-        return Suspect(float(psnr.idxmin()), f"where the error is largest (PSNR {low} dB)")
+        worst = own.loc[own["psnr"].idxmin()]
+        why = f"where the error is largest (PSNR {format_number(float(worst['psnr']), 1)} dB)"
+        return Suspect(float(worst["z_um"]), why, int(worst["t"]), int(worst["c"]))
     inside = (z_um >= positions_um.min()) & (z_um <= positions_um.max())
     if spread_by_slice is not None and inside.any():
-        index = int(np.argmax(np.where(inside, spread_by_slice, -np.inf)))
-        return Suspect(float(z_um[index]), "where the stated uncertainty is largest")
+        judged = np.where(inside, spread_by_slice, -np.inf)
+        t, c, z = (int(i) for i in np.unravel_index(int(judged.argmax()), judged.shape))
+        return Suspect(float(z_um[z]), "where the stated uncertainty is largest", t, c)
     if len(positions_um) < 2:
         return Suspect(float(positions_um[0]), "the only depth that was imaged")
     gap = int(np.argmax(np.diff(positions_um)))
