@@ -185,6 +185,7 @@ def build_viewer(
         "shape": shape,
         "z": [round(float(z), 4) for z in shown.z_um],
         "voxel": voxel,
+        "bar": scale_bar_um(extent[2]),
         "unit": measured.unit,
         "reference": inputs.final,
         "layers": {key: vars(layer) for key, layer in layers.items()},
@@ -413,9 +414,12 @@ def _scores_of(
 
 def _bytes_of(colormap: str) -> str:
     """Return the 256 RGB colours of a colour map in base64."""
-    ramp = np.arange(256)
+    ramp = np.arange(256.0)
+    if colormap == _DEPTH_MAP:
+        # Its ends are so dark that they'd look like missing intensity.
+        ramp = 20 + ramp * 215 / 255
     if colormap == "green":
-        colours = np.stack([0.35 * ramp, ramp, 0.35 * ramp], axis=1).astype(np.uint8)
+        colours = np.stack([0.35 * ramp, ramp, 0.35 * ramp], axis=1)
     else:
-        colours = colormaps[colormap](ramp / 255, bytes=True)[:, :3]
-    return base64.b64encode(np.ascontiguousarray(colours).tobytes()).decode("ascii")
+        colours = 255 * colormaps[colormap](ramp / 255)[:, :3]
+    return base64.b64encode(np.rint(colours).astype(np.uint8).tobytes()).decode("ascii")

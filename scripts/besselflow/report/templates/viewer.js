@@ -228,6 +228,7 @@
     const frame = figure.querySelector(".turning"), { height } = reduced(volumes[key]);
     paint(frame.querySelector("canvas"), view.columns, height, plain(turned(volumes[key], view), shade, colours));
     frame.style.aspectRatio = `${2 * view.radius} / ${ny * dy}`;
+    frame.querySelector(".bar").style.width = `${100 * data.bar / (2 * view.radius)}%`;
   }
 
   function describe(figure, key) {
@@ -310,6 +311,17 @@
     control("legend-high").textContent = ends[1];
   }
 
+  // A projection has no depth to be coloured or turned.
+  function arrange() {
+    const hasDepth = state.mode === "depth" || state.mode === "turn";
+    for (const box of root.querySelectorAll("[data-shows]")) {
+      const key = box.dataset.shows, flat = hasDepth && key === "projection";
+      box.disabled = flat;
+      figures.find((figure) => figure.dataset.panel === key).hidden = flat || !box.checked;
+    }
+    schedule();
+  }
+
   function schedule() {
     if (scheduled) return;
     scheduled = true;
@@ -355,6 +367,7 @@
     for (const part of root.querySelectorAll(".turn-only")) part.hidden = state.mode !== "turn";
     if (state.mode !== "turn") play(false);
     root.dataset.mode = state.mode;
+    arrange();
     resetContrast();
   }
 
@@ -380,10 +393,7 @@
     control("play").addEventListener("click", () => play(control("play").getAttribute("aria-pressed") !== "true"));
     control("size").addEventListener("input", () => root.style.setProperty("--pane", `${control("size").value}rem`));
     for (const box of root.querySelectorAll("[data-shows]")) {
-      box.addEventListener("input", () => {
-        figures.find((figure) => figure.dataset.panel === box.dataset.shows).hidden = !box.checked;
-        schedule();
-      });
+      box.addEventListener("input", arrange);
     }
     for (const link of document.querySelectorAll("[data-target]")) {
       link.addEventListener("click", () => goTo(data.targets[link.dataset.target]));
