@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from besselflow.report.agreement import describe_agreement, read_conditions
+from besselflow.report.cautions import collect_cautions
+from besselflow.report.curves import draw_beam
 from besselflow.report.facts import CITATION, acquisition_facts, fit_facts, methods_paragraph
 from besselflow.report.figures import draw_along_depth
 from besselflow.report.history import flatten, read_benchmarks, training_figure
 from besselflow.report.inputs import SampleReportInputs
-from besselflow.report.page import software_versions, themed_figure, write_page
+from besselflow.report.page import ThemedImage, software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
 from besselflow.report.prior import describe_sources, prior_note
 from besselflow.report.sample_pictures import affordable_pixels, draw_pictures
-from besselflow.report.scores import read_scores, score_columns, score_rows, seen_and_unseen
+from besselflow.report.scores import (
+    describe_conditions,
+    read_scores,
+    seen_and_unseen,
+    tabulate,
+)
 from besselflow.report.trust import describe_trust, read_ranking
 from besselflow.report.verdict import Suspect, find_suspect, write_verdict
 from besselflow.report.viewer import COLORMAPS, build_viewer, place_name
@@ -55,7 +65,11 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
     )
     pictures = draw_pictures(inputs, measured, final, spread, verdict.z_um, place)
     viewer = build_viewer(inputs, measured, slices, suspect)
-    columns = score_columns(scores)
+    agreement = describe_agreement(inputs, measured, scores, place)
+    conditions = read_conditions(inputs)
+    along = partial(
+        draw_along_depth, slices, positions_um=measured.positions_um, final=inputs.final
+    )
     write_page(
         path,
         "sample.html.j2",
@@ -70,24 +84,25 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         trust=describe_trust(inputs, measured, scores, ranking) if inputs.validation else None,
         viewer=viewer,
         colormaps=list(COLORMAPS),
-        columns=columns,
-        slices_name=Path(inputs.slices).name,
-        rows=score_rows(scores, columns, inputs),
-        seen=seen_and_unseen(slices, inputs.final),
-        curve=(
-            themed_figure(
-                partial(
-                    draw_along_depth,
-                    slices,
-                    "psnr",
-                    "PSNR of the slice (dB)",
-                    measured.positions_um,
-                    inputs.final,
-                )
+        agreement=agreement,
+        cautions=collect_cautions(measured, final, records, inputs.prior_info, inputs.final),
+        beam=themed_figure(
+            partial(
+                draw_beam,
+                measured.profile,
+                measured.positions_um,
+                measured.grid.centres_um,
+                measured.operator,
             )
-            if len(slices)
-            else None
         ),
+        main_scores=tabulate(scores, inputs, is_main=True),
+        further_scores=tabulate(scores, inputs, is_main=False),
+        conditions=describe_conditions(conditions, measured.unit),
+        conditions_confidence=conditions.get("confidence", 0.95),
+        slices_name=Path(inputs.slices).name,
+        seen=seen_and_unseen(slices, inputs.final),
+        curve=_along_depth(along, "psnr", "PSNR of the slice (dB)", slices),
+        ssim_curve=_along_depth(along, "ssim", "SSIM of the slice", slices),
         inr_curve=training_figure(
             [record["curve"] for record in records.get("inr", []) if record.get("curve")],
             "data misfit",
@@ -125,6 +140,14 @@ def _find_suspect(
         spread_by_slice = np.asarray(coarse.data.mean(axis=(3, 4)))
         z_um = coarse.origin_um[0] + coarse.voxel_size_um[0] * np.arange(coarse.data.shape[2])
     return find_suspect(slices, inputs.final, spread_by_slice, z_um, measured.positions_um)
+
+
+def _along_depth(
+    along: Callable[..., Figure], column: str, label: str, slices: pd.DataFrame
+) -> ThemedImage | None:
+    if slices.empty:
+        return None
+    return themed_figure(lambda theme: along(column=column, label=label, theme=theme))
 
 
 def _relative_spread(final: np.ndarray, spread: np.ndarray | None) -> float | None:
