@@ -66,7 +66,7 @@ def draw_charts(charts: list[Chart], final: str, theme: Theme) -> Figure:
     theme : Theme
         Colours.
     """
-    size = (3.0 * len(charts) + 1.9, 3.2)
+    size = (2.5 * len(charts) + 1.7, 2.9)
     figure = Figure(figsize=size, dpi=DPI, facecolor=theme.face, layout="constrained")
     row = figure.subplots(1, len(charts), squeeze=False)[0]
     names = list(dict.fromkeys(name for chart in charts for name in chart.curves))
@@ -96,7 +96,7 @@ def draw_charts(charts: list[Chart], final: str, theme: Theme) -> Figure:
             axes.set_yscale("log")
         if chart.y_limits:
             axes.set_ylim(*chart.y_limits)
-    legend_beside(max(row, key=lambda axes: len(axes.lines)) if len(row) == 1 else row[-1], theme)
+    legend_beside(row[-1], theme)
     return figure
 
 

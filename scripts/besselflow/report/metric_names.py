@@ -45,7 +45,7 @@ METRICS = (
     ),
     Metric(
         "gain_inr",
-        "gain over inr",
+        "over inr",
         "dB",
         "PSNR above that of the network fitted to this sample alone: what the refinement adds",
     ),
@@ -74,6 +74,7 @@ METRICS = (
         "share of true values inside the stated 50 % interval; ideally 50",
         digits=0,
         better=0,
+        is_main=False,
     ),
     Metric(
         "coverage_90",
@@ -82,6 +83,7 @@ METRICS = (
         "share of true values inside the stated 90 % interval; ideally 90",
         digits=0,
         better=0,
+        is_main=False,
     ),
     Metric(
         "chi2",

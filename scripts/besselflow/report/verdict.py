@@ -168,10 +168,16 @@ def _against_truth(scores: Mapping[str, Mapping[str, float]], final: str) -> tup
         sentence += f" but {psnr[best] - psnr[final]:.1f} dB below {best}"
         tone = "warning"
     own = scores[final]
+    interval = ""
+    if {"psnr_lower", "psnr_upper"} <= set(own):
+        interval = f"; 95 % interval {own['psnr_lower']:.1f} to {own['psnr_upper']:.1f} dB"
     detail = (
-        f"PSNR {own['psnr']:.1f} dB (mean over slices), SSIM {own['ssim']:.2f}, Dice "
+        f"PSNR {own['psnr']:.1f} dB (mean over slices{interval}), SSIM {own['ssim']:.2f}, Dice "
         f"{own['dice']:.2f}. Higher is better; 3 dB more means half the squared error."
     )
+    if "inr" in psnr and final != "inr":
+        gain = psnr[final] - psnr["inr"]
+        detail += f" Against inr: {'+' if gain >= 0 else '−'}{abs(gain):.1f} dB."
     return sentence, detail, tone
 
 
