@@ -79,6 +79,15 @@ def test_a_sample_page_is_self_contained_and_complete(results):
     for method in METHODS:
         assert any(method in image["alt"] for image in page.images)
     for words in (
+        "95 % interval",
+        "Data range",
+        "gain (dB)",
+        "over inr (dB)",
+        "Further scores",
+        "How fine is the detail that is right?",
+        "Is the stated uncertainty right?",
+        "Which detail is too strong, and which is lost?",
+        "all 24 slices at full resolution",
         "dB better than interpolating the projections",
         "look first at z =",
         "The acquisition",
@@ -109,6 +118,9 @@ def test_without_ground_truth_the_page_says_that_accuracy_is_unknown(results):
     assert "where the stated uncertainty is largest" in page.text
     assert "PSNR of" not in page.text and "error of" not in page.text
     assert not any("ground truth" in image["alt"] for image in page.images)
+    scores = page.source.partition('id="scores"')[2].partition("<section")[0]
+    assert "Which method to believe" in scores and "Structure left" in scores
+    assert "overlay" in page.source and '"error"' not in page.source.partition("viewer-data")[2]
 
 
 def test_a_spectral_page_says_what_its_uncertainty_is(tmp_path):

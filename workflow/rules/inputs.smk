@@ -222,7 +222,10 @@ def prior_info_of(wildcards):
 def benchmarks_of(wildcards):
     sample = f"{RESULTS}/{wildcards.sample}"
     folder = f"{sample}/benchmarks"
-    stages = {"preprocess": f"{folder}/preprocess.tsv"}
+    stages = {
+        stage: f"{folder}/{stage}.tsv"
+        for stage in ("preprocess", "validate", "evaluate")
+    }
     learned = {
         "inr": "fit_inr",
         "microdiffusion": "sample_microdiffusion",

@@ -70,14 +70,16 @@ def _strange(
 ) -> Caution | None:
     """Say that the structures are not those that the prior was trained on."""
     own = records.get("diffusion", [])
-    share = mean_weights(own).get(PRIOR)
+    # Without a check, the share says nothing of what the prior knows.
+    is_checked = bool(own) and all(record.get("checked", True) for record in own)
+    share = mean_weights(own).get(PRIOR) if is_checked else None
     doubted = any(record.get("doubted") for record in own)
     if not doubted and (share is None or share > STRANGE):
         return None
     reason = (
         "the projections contradict it more than they did in its training"
         if doubted
-        else f"it was followed to {share:.0%} only"
+        else f"only {share:.0%} of the volume is its own"
     )
     return Caution(
         "Outside of what the prior knows",
