@@ -191,6 +191,18 @@ def test_links_of_the_verdict_lead_to_what_they_name(viewer, results, name):
     assert page.locator("#overlay").input_value() == wanted["overlay"]
 
 
+def test_a_link_from_elsewhere_opens_at_the_largest_error(open_page, results):
+    path = results / "vessels" / "report.html"
+    wanted = next(t for t in viewer_data(path)["targets"] if t["key"] == "error")
+    page = open_page("series/report.html")
+    page.goto(path.as_uri() + "#look-error")
+    page.wait_for_selector("#viewer[data-drawn]")
+    settle(page)
+    assert place(page) == (wanted["z"], wanted["y"], wanted["x"])
+    assert page.locator("#overlay").input_value() == "error"
+    assert page.evaluate("scrollY") > 0
+
+
 def test_contrast_and_colours_change_the_pictures(viewer):
     page = viewer("vessels")
     before = pixels(page, "inr", "xy")

@@ -91,7 +91,8 @@ def _largest(values: np.ndarray, inside: np.ndarray | None = None) -> tuple[int,
     """Find the largest mean over a lateral neighbourhood, among the slices `inside`."""
     width = max(3, round(max(values.shape) * _NEIGHBOURHOOD))
     size = (1,) * (values.ndim - 2) + (width, width)
-    smooth = uniform_filter(values, size, mode="nearest")
+    # Repeating the border instead would let its single pixels win.
+    smooth = uniform_filter(values, size, mode="constant")
     if inside is not None and inside.any():
         smooth[~inside] = -np.inf
     return tuple(int(i) for i in np.unravel_index(int(smooth.argmax()), smooth.shape))

@@ -428,7 +428,9 @@
   }
 
   async function start() {
-    const first = data.targets[0];
+    // Other pages may link to what is to be looked at, as report.html#look-error.
+    const asked = data.targets.find((target) => location.hash === `#look-${target.key}`);
+    const first = asked ?? data.targets[0];
     state.place = first.place;
     if (control("place")) control("place").value = first.place;
     try {
@@ -444,6 +446,9 @@
     root.dataset.mode = state.mode;
     resetContrast();
     move({ z: first.z, y: first.y, x: first.x });
+    if (!asked) return;
+    goTo(asked);
+    root.scrollIntoView();
   }
   start();
 })();
