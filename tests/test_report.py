@@ -213,6 +213,7 @@ def test_time_series_with_gaps_say_what_is_shown_and_never_seen(tmp_path):
     inputs = write_sample(tmp_path, "series", sizes=sizes)
     write_sample_report(tmp_path / "report.html", inputs)
     page = Page(tmp_path / "report.html")
+    assert re.search(r"look first at z = \d+ µm, time point \d, channel \d, where", page.text)
     assert re.search(r"Slices of time point \d, channel \d at x =", page.text)
     assert "2 time points, 2 channels" in page.text
     assert "4 of 19 slices" in page.text

@@ -38,7 +38,7 @@ def test_lossy_compression_costs_little():
     z, y, x = np.mgrid[:16, :64, :64]
     codes = (127 + 120 * np.sin(x / 6) * np.cos(y / 9 + z / 4)).astype(np.uint8)
     error = unpack(pack(codes, 75), codes.shape).astype(float) - codes
-    assert np.sqrt(np.mean(error**2)) < 2
+    assert np.sqrt(np.mean(error**2)) < 3.5
     assert len(pack(codes, 75)) < 0.5 * codes.size
 
 

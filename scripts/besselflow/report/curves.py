@@ -194,11 +194,9 @@ def draw_beam(
         color=theme.text,
         markersize=6,
         clip_on=False,
-        label="stage position",
     )
     light.set_ylim(bottom=0)
-    light.set_xlabel("z (µm)")
+    light.set_xlabel("z (µm); triangles: stage positions")
     light.set_ylabel("light collected")
     light.set_title("all projections together", color=theme.text, fontsize=10)
-    light.legend(frameon=False, fontsize=8, labelcolor=theme.text, loc="lower center")
     return figure

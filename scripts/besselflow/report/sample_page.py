@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -139,7 +140,9 @@ def _find_suspect(
         coarse = open_volume(inputs.uncertainty, -1)
         spread_by_slice = np.asarray(coarse.data.mean(axis=(3, 4)))
         z_um = coarse.origin_um[0] + coarse.voxel_size_um[0] * np.arange(coarse.data.shape[2])
-    return find_suspect(slices, inputs.final, spread_by_slice, z_um, measured.positions_um)
+    suspect = find_suspect(slices, inputs.final, spread_by_slice, z_um, measured.positions_um)
+    named = place_name((suspect.t, suspect.c), measured)
+    return replace(suspect, why=f"{named}, {suspect.why}") if named else suspect
 
 
 def _along_depth(

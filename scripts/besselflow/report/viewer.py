@@ -25,7 +25,7 @@ from besselflow.report.pictures import (
 )
 from besselflow.report.targets import Target, find_targets
 from besselflow.report.verdict import Suspect
-from besselflow.store import Projections, open_volume
+from besselflow.store import Projections, Volume, open_volume
 
 COLORMAPS = {
     "grey": "gray",
@@ -117,6 +117,34 @@ class Viewer:
 
 
 @dataclass(frozen=True)
+class _Embedded:
+    """All volumes that were compressed, where to look in them, and how to show them.
+
+    Attributes
+    ----------
+    layers : dict
+        Key of a picture -> volume.
+    overlays : dict
+        Key of an overlay -> method -> volume.
+    targets : list of Target
+        Where to look.
+    windows : list of dict
+        By place: darkest and brightest intensity of slices, maxima and projections.
+    """
+
+    layers: dict[str, Layer]
+    overlays: dict[str, dict[str, Layer]]
+    targets: list[Target]
+    windows: list[dict[str, tuple[float, float]]]
+
+    @property
+    def characters(self) -> int:
+        """What they take in the page."""
+        overlays = [layer for each in self.overlays.values() for layer in each.values()]
+        return sum(len(uri) for one in [*self.layers.values(), *overlays] for uri in one.images)
+
+
+@dataclass(frozen=True)
 class _Size:
     """How the volumes are embedded: longest lateral edge, and quality of the compression."""
 
@@ -169,16 +197,10 @@ def build_viewer(
     """
     places = choose_places(*measured.data.shape[:2], (suspect.t, suspect.c))
     size = _affordable(inputs, measured, len(places))
-    while True:
-        layers, overlays, targets, windows = _embed(inputs, measured, places, size, suspect)
-        everything = [
-            *layers.values(),
-            *(one for each in overlays.values() for one in each.values()),
-        ]
-        characters = sum(len(image) for layer in everything for image in layer.images)
-        if characters <= _CHARACTERS or size.pixels <= _FEWEST_PIXELS:
-            break
-        size = _shrunk(size, characters)
+    found = _embed(inputs, measured, places, size, suspect)
+    while found.characters > _CHARACTERS and size.pixels > _FEWEST_PIXELS:
+        size = _shrunk(size, found.characters)
+        found = _embed(inputs, measured, places, size, suspect)
     shown = load_preview(inputs.volumes[inputs.final], size.pixels, places[0], _MOST_SLICES)
     shape, voxel = shown.values.shape, shown.voxel_um
     extent = tuple(n * step for n, step in zip(shape, voxel, strict=True))
@@ -190,29 +212,29 @@ def build_viewer(
         "bar": scale_bar_um(extent[2]),
         "unit": measured.unit,
         "reference": inputs.final,
-        "layers": {key: vars(layer) for key, layer in layers.items()},
+        "layers": {key: vars(layer) for key, layer in found.layers.items()},
         "overlays": {
             key: {
                 "colormap": _bytes_of(_OVERLAY_MAPS[key]),
                 "unit": "" if key == "measured" else measured.unit,
                 "of": {method: vars(layer) for method, layer in each.items()},
             }
-            for key, each in overlays.items()
+            for key, each in found.overlays.items()
         },
-        "windows": windows,
+        "windows": found.windows,
         "colormaps": {name: _bytes_of(colormap) for name, colormap in COLORMAPS.items()},
         "depth": _bytes_of(_DEPTH_MAP),
         "projections": _projections_of(measured, shown.z_um),
         "psnr": _scores_of(slices, list(inputs.volumes), places, shown.z_um, measured),
-        "targets": [vars(target) for target in targets],
+        "targets": [vars(target) for target in found.targets],
     }
     titles = {"error": "error", "uncertainty": "uncertainty", "measured": "measured share"}
     return Viewer(
         data=data,
         panes=_panes(inputs),
-        overlays={key: titles[key] for key in overlays},
+        overlays={key: titles[key] for key in found.overlays},
         places=[place_name(place, measured) for place in places],
-        targets=targets,
+        targets=found.targets,
         extent_um=extent,
         bar_um=scale_bar_um(extent[2]),
         shown=_describe(shape, voxel, full, places, size),
@@ -254,12 +276,7 @@ def _embed(
     places: list[tuple[int, int]],
     size: _Size,
     suspect: Suspect,
-) -> tuple[
-    dict[str, Layer],
-    dict[str, dict[str, Layer]],
-    list[Target],
-    list[dict[str, tuple[float, float]]],
-]:
+) -> _Embedded:
     """Compress all volumes; only a few of one place are in memory at a time."""
     final = inputs.final
     layers = {"projection": Layer()} | {method: Layer() for method in inputs.volumes}
@@ -315,7 +332,7 @@ def _embed(
             targets = list(
                 find_targets(index, shown, error, spread, suspect.z_um, measured.positions_um)
             )
-    return layers, overlays, targets, windows
+    return _Embedded(layers, overlays, targets, windows)
 
 
 def _add_errors(
@@ -354,7 +371,13 @@ def place_name(place: tuple[int, int], measured: Projections) -> str:
     return ", ".join(parts)
 
 
-def _describe(shape, voxel, full, places, size: _Size) -> str:
+def _describe(
+    shape: tuple[int, ...],
+    voxel: tuple[float, ...],
+    full: Volume,
+    places: list[tuple[int, int]],
+    size: _Size,
+) -> str:
     """Say what is embedded, and what was left out of it."""
     stored = full.data.shape
     numbers = " × ".join(f"{step:.3g}" for step in voxel)
