@@ -11,7 +11,7 @@ import numpy as np
 
 from besselflow.baselines.spectral import SpectralModel
 from besselflow.config import Inr, Tiling
-from besselflow.device import select_device
+from besselflow.device import describe_device, select_device
 from besselflow.fingerprint import fingerprint
 from besselflow.inr.fit import InrFit, InrProblem, fit_inr
 from besselflow.job import run_script
@@ -97,7 +97,8 @@ def main(
                 label,
                 start,
             )
-            writer.write(unit, fit.record, volume=fit.volume)
+            record = fit.record | {"hardware": describe_device(device)}
+            writer.write(unit, record, volume=fit.volume)
             before = (unit, fit)
     remove(checkpoints)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from besselflow.baselines.spectral import SpectralModel
 from besselflow.config import Refine, Tiling
-from besselflow.device import compile_network, select_device
+from besselflow.device import compile_network, describe_device, select_device
 from besselflow.diffusion.prior import load_prior
 from besselflow.diffusion.sampling import RefinementProblem, sample_posterior
 from besselflow.job import run_script
@@ -90,7 +90,10 @@ def main(
             )
             label = "sampling" if len(mine) == 1 else f"sampling unit {number} of {len(mine)}"
             found = sample_posterior(problem, prior, settings, seed + unit.index, device, label)
-            record = found.record | {"seconds": time.monotonic() - started}
+            record = found.record | {
+                "seconds": time.monotonic() - started,
+                "hardware": describe_device(device),
+            }
             arrays = {name: getattr(found, name) * scale for name in ("std", "sample")}
             writer.write(unit, record, volume=found.mean * scale, **arrays)
 

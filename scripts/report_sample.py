@@ -5,7 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from besselflow.job import logger, run_script
-from besselflow.report import SampleReportInputs, ValidationFiles, write_sample_report
+from besselflow.report import (
+    EvaluationFiles,
+    SampleReportInputs,
+    ValidationFiles,
+    write_sample_report,
+)
 
 
 def main(inputs: SampleReportInputs, report: Path, prior_info: Path | None = None) -> None:
@@ -55,6 +60,7 @@ if __name__ == "__main__":
                 params.not_held_out,
             ),
             preflight=sources.preflight,
+            evaluation=EvaluationFiles(sources.sweep, sources.shells, sources.conditions),
         ),
         report=snakemake.output.report,
         prior_info=sources.get("prior_info") or None,

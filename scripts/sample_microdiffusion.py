@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from besselflow.config import Microdiffusion, Tiling
-from besselflow.device import select_device
+from besselflow.device import describe_device, select_device
 from besselflow.job import run_script
 from besselflow.microdiffusion.images import smooth_neighbours, to_intensity, to_range
 from besselflow.microdiffusion.sampling import SlicesProblem, sample_slices
@@ -83,6 +83,7 @@ def main(
             if unit.index == 0:
                 record["curve"] = trained.info["curve"]
             record["seconds"] = time.monotonic() - started
+            record["hardware"] = describe_device(device)
             writer.write(unit, record, volume=to_intensity(slices, scale))
 
 

@@ -11,8 +11,14 @@ from scipy.ndimage import gaussian_filter
 
 from besselflow.beam import box_profile
 from besselflow.projection import AxialGrid
-from besselflow.report import SampleReportInputs, ValidationFiles, write_sample_report
+from besselflow.report import (
+    EvaluationFiles,
+    SampleReportInputs,
+    ValidationFiles,
+    write_sample_report,
+)
 from besselflow.store import Projections, write_projections, write_volume
+from evaluate import Details
 from evaluate import main as evaluate
 from validate import Outputs
 from validate import main as validate
@@ -82,6 +88,8 @@ def write_sample(
         _write(uncertainty, spread, measured, "uncertainty", [])
     outputs = validation_outputs(folder)
     validate(volumes, methods[-1], work / "projections.zarr", None, sample, outputs)
+    inside = folder / "evaluation"
+    details = Details(inside / "sweep.tsv", inside / "shells.tsv", inside / "conditions.json")
     evaluate(
         volumes,
         truth,
@@ -92,6 +100,7 @@ def write_sample(
         folder / "metrics.tsv",
         folder / "slices.tsv",
         outputs.metrics,
+        details=details,
     )
     benchmark = work / "fit_inr.tsv"
     benchmark.write_text("s\th:m:s\tmax_rss\tcpu_time\n61.5\t0:01:01\t512.25\t-\n")
@@ -116,6 +125,7 @@ def write_sample(
         picture_pixels=picture_pixels,
         benchmarks={"fit_inr": benchmark, "refine": work / "missing.tsv"},
         validation=validation_files(outputs, "No projection was withheld: 4 are too few."),
+        evaluation=EvaluationFiles(details.sweep, details.shells, details.conditions),
     )
 
 

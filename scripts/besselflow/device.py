@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import socket
+from pathlib import Path
 
 import torch
 
@@ -45,6 +48,18 @@ def select_device(threads: int) -> torch.device:
         )
     logger.info("computing on the CPU with %d threads", threads)
     return torch.device("cpu")
+
+
+def describe_device(device: torch.device | None = None) -> str:
+    """Name the hardware that a job computes on, for the reports; None for the CPU."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", information.read_text(), re.MULTILINE)
+        name = found[1] if found else name
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def compute_precision(wanted: str, device: torch.device) -> torch.dtype:

@@ -116,42 +116,6 @@ def test_dark_pages_have_dark_charts(open_page, name):
     assert light != dark
 
 
-def sources(page):
-    return page.eval_on_selector_all("figure[data-panel] img", "images => images.map(i => i.src)")
-
-
-def test_the_slider_moves_all_pictures_together(open_page):
-    page = open_page("vessels/report.html")
-    page.locator("#z").focus()
-    page.keyboard.press("Home")
-    before = sources(page)
-    assert page.locator("#z-text").inner_text().startswith("z = 0 µm; nearest: projection 1 of 4")
-    for _ in range(8):
-        page.keyboard.press("ArrowRight")
-    after = sources(page)
-    assert len(after) == 8 and all(a != b for a, b in zip(before, after, strict=True))
-    assert page.locator("#z-text").inner_text().startswith("z = 8 µm; nearest: projection 2 of 4")
-    assert page.locator("#z").get_attribute("aria-valuetext") == "z = 8 µm"
-    caption = page.locator('figure[data-panel="diffusion"] .score').inner_text()
-    assert caption.startswith("PSNR ") and caption.endswith("in this slice")
-
-
-def test_the_slice_to_look_at_is_one_press_away(open_page):
-    page = open_page("no-truth/report.html")
-    start = page.locator("#z").input_value()
-    page.locator("#z").fill("1" if start == "0" else "0")
-    page.get_by_role("button", name="the slice to look at").click()
-    assert page.locator("#z").input_value() == start
-
-
-def test_brightness_changes_intensities_but_not_maps(open_page):
-    page = open_page("vessels/report.html")
-    page.locator("#brightness").fill("2")
-    style = "image => image.style.filter"
-    assert page.locator('[data-panel="truth"] img').evaluate(style) == "brightness(2)"
-    assert page.locator('[data-panel="error"] img').evaluate(style) == ""
-
-
 def names(page):
     return page.eval_on_selector_all(
         "#cohort tbody tr",

@@ -230,10 +230,9 @@ def prior_info_of(wildcards):
 def benchmarks_of(wildcards):
     sample = f"{RESULTS}/{wildcards.sample}"
     folder = f"{sample}/benchmarks"
-    stages = {
-        "preflight": f"{folder}/preflight_sample.tsv",
-        "preprocess": f"{folder}/preprocess.tsv",
-    }
+    stages = {"preflight": f"{folder}/preflight_sample.tsv"}
+    for stage in ("preprocess", "validate", "evaluate"):
+        stages[stage] = f"{folder}/{stage}.tsv"
     learned = {
         "inr": "fit_inr",
         "microdiffusion": "sample_microdiffusion",

@@ -3,10 +3,11 @@
 from besselflow.report.ablation_page import write_ablation
 from besselflow.report.cohort_page import write_cohort_report
 from besselflow.report.cohort_rows import SampleStatus
-from besselflow.report.inputs import SampleReportInputs, ValidationFiles
+from besselflow.report.inputs import EvaluationFiles, SampleReportInputs, ValidationFiles
 from besselflow.report.sample_page import write_sample_report
 
 __all__ = [
+    "EvaluationFiles",
     "SampleReportInputs",
     "SampleStatus",
     "ValidationFiles",

@@ -118,6 +118,9 @@ def fit_facts(records: Mapping[str, list[dict[str, Any]]], unit: str) -> list[tu
             values = [record[key] for record in units if record.get(key) is not None]
             if values:
                 facts.append((method, name, f"{np.mean(values):.3g} {symbol}".strip()))
+        hardware = dict.fromkeys(record["hardware"] for record in units if "hardware" in record)
+        if hardware:
+            facts.append((method, "hardware", "; ".join(hardware)))
     return facts
 
 

@@ -14,8 +14,11 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-_DPI = 150
-_LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+DPI = 150
+"""Resolution of all drawings."""
+
+LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+"""Of the methods that are not the final one."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +133,13 @@ def draw_along_depth(
     """
     figure, axes = _axes(theme, (8.2, 3.6))
     methods = list(dict.fromkeys(table["method"]))
-    styles = dict(zip([m for m in methods if m != final], _LINE_STYLES * 9, strict=False))
+    styles = dict(zip([m for m in methods if m != final], LINE_STYLES * 9, strict=False))
     for method in methods:
         curve = table[table["method"] == method].groupby("z_um")[column].mean()
         axes.plot(
             curve.index,
             curve.to_numpy(),
-            color=_colour(theme, method),
+            color=method_colour(theme, method),
             linestyle=styles.get(method, "-"),
             linewidth=2.2 if method == final else 1.4,
             zorder=3 if method == final else 2,
@@ -166,7 +169,7 @@ def draw_along_depth(
         _shade_unseen(axes, table, theme)
     axes.set_xlabel("z (µm)")
     axes.set_ylabel(label)
-    _legend_beside(axes, theme)
+    legend_beside(axes, theme)
     return figure
 
 
@@ -205,7 +208,7 @@ def draw_training_curve(
                 points[:, 0],
                 points[:, column],
                 style,
-                color=_colour(theme, colour_of),
+                color=method_colour(theme, colour_of),
                 linewidth=1.6 if column == 1 else 1.1,
                 alpha=1 if len(curves) == 1 else 0.5,
                 marker="o" if len(points) < 3 else None,
@@ -244,7 +247,7 @@ def draw_signal_along_depth(
     axes.set_ylabel("signal to noise")
     axes.set_ylim(0, 1.1 * max(1e-3, *(values.max() for values in curves.values())))
     if len(curves) > 1:
-        _legend_beside(axes, theme)
+        legend_beside(axes, theme)
     return figure
 
 
@@ -265,7 +268,7 @@ def draw_trust_maps(
         Colours.
     """
     figure = Figure(
-        figsize=(8.2, 3.4 * len(maps)), dpi=_DPI, facecolor=theme.face, layout="constrained"
+        figsize=(8.2, 3.4 * len(maps)), dpi=DPI, facecolor=theme.face, layout="constrained"
     )
     grid = figure.subplots(len(maps), 2, squeeze=False)
     for row, each in zip(grid, maps, strict=True):
@@ -284,7 +287,7 @@ def draw_trust_maps(
             bar.set_label(each.unit, color=theme.text, fontsize=9)
             bar.ax.tick_params(colors=theme.text, labelsize=8)
             bar.outline.set_visible(False)
-            _style(axes, theme)
+            style_axes(axes, theme)
             axes.grid(False)
     return figure
 
@@ -306,14 +309,14 @@ def draw_misfit_maps(
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
     size = (2.7 * columns + 0.8, 2.6 * rows)
-    figure = Figure(figsize=size, dpi=_DPI, facecolor=theme.face, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, facecolor=theme.face, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     shades = TwoSlopeNorm(1.0, 0.0, 3.0)
     for axes, (method, values) in zip(grid.flat, maps.items(), strict=False):
         extent = (0, values.shape[1] * pixel_um[1], values.shape[0] * pixel_um[0], 0)
         shown = axes.imshow(values, cmap="RdBu_r", norm=shades, extent=extent)
         axes.set_title(method, color=theme.text, fontsize=10)
-        _style(axes, theme)
+        style_axes(axes, theme)
         axes.grid(False)
     for axes in grid.flat[len(maps) :]:
         axes.set_axis_off()
@@ -350,7 +353,7 @@ def draw_score_distribution(metrics: pd.DataFrame, final: str, theme: Theme) -> 
         axes.plot(places, row.to_numpy(float), color=theme.text, lw=0.8, alpha=faint, zorder=1)
     for place, method in zip(places, methods, strict=True):
         values = wide[method].dropna().to_numpy(float)
-        colour = _colour(theme, method)
+        colour = method_colour(theme, method)
         axes.plot(np.full(len(values), place), values, "o", color=colour, ms=6, alpha=0.8, zorder=2)
         axes.hlines(np.median(values), place - 0.28, place + 0.28, color=colour, lw=3, zorder=3)
     names = [f"{method}\n(final)" if method == final else method for method in methods]
@@ -393,21 +396,22 @@ def draw_quality_by_step(
         colour = colormaps["turbo"](0.08 + 0.84 * number / max(len(names) - 1, 1))
         axes.plot(rows["step_um"], rows[metric], color=colour, marker=marker, ms=5, label=name)
     compared = [name for name in present if name in references]
-    for name, style in zip(compared, cycle(_LINE_STYLES), strict=False):
+    for name, style in zip(compared, cycle(LINE_STYLES), strict=False):
         rows, grey = rows_of(name), theme.methods["interpolation"]
         axes.plot(rows["step_um"], rows[metric], color=grey, ls=style, marker="+", ms=7, label=name)
-    _legend_beside(axes, theme)
+    legend_beside(axes, theme)
     return figure
 
 
 def _axes(theme: Theme, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, dpi=_DPI, facecolor=theme.face, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, facecolor=theme.face, layout="constrained")
     axes = figure.subplots()
-    _style(axes, theme)
+    style_axes(axes, theme)
     return figure, axes
 
 
-def _style(axes: Axes, theme: Theme) -> None:
+def style_axes(axes: Axes, theme: Theme) -> None:
+    """Give axes the colours of a theme, and only two sides of their frame."""
     axes.set_facecolor(theme.face)
     axes.grid(True, color=theme.grid, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -419,7 +423,8 @@ def _style(axes: Axes, theme: Theme) -> None:
         spine.set_color(theme.grid)
 
 
-def _legend_beside(axes: Axes, theme: Theme) -> None:
+def legend_beside(axes: Axes, theme: Theme) -> None:
+    """Put the legend to the right of the axes, where it hides nothing."""
     axes.legend(
         loc="upper left",
         bbox_to_anchor=(1.01, 1),
@@ -430,5 +435,6 @@ def _legend_beside(axes: Axes, theme: Theme) -> None:
     )
 
 
-def _colour(theme: Theme, method: str) -> str:
+def method_colour(theme: Theme, method: str) -> str:
+    """Return the colour of a method; that of text for an unknown one."""
     return theme.methods.get(method, theme.text)

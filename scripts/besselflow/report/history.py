@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,12 @@ from besselflow.report.page import ThemedImage, themed_figure
 
 @dataclass(frozen=True)
 class Stage:
-    """Time and memory of one stage."""
+    """Time, peak memory, and processor cores in use on average, of one stage."""
 
     name: str
     seconds: float
     memory_mb: float
+    cores: float = float("nan")
 
 
 def training_figure(curves: list, what: str, colour_of: str) -> ThemedImage | None:
@@ -38,7 +40,10 @@ def read_benchmarks(benchmarks: Mapping[str, Path]) -> list[Stage]:
         if Path(path).is_file():
             table = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
             if {"s", "max_rss"} <= set(table.columns) and len(table):
-                stages.append(Stage(name, float(table["s"].mean()), float(table["max_rss"].max())))
+                seconds, memory = float(table["s"].mean()), float(table["max_rss"].max())
+                # Snakemake prints the mean load in per cent of one core.
+                load = float(table["mean_load"].mean()) if "mean_load" in table else math.nan
+                stages.append(Stage(name, seconds, memory, load / 100))
     return stages
 
 

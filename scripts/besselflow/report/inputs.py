@@ -34,6 +34,23 @@ class ValidationFiles:
 
 
 @dataclass(frozen=True)
+class EvaluationFiles:
+    """Details of the comparison with ground truth; see the script of the rule `evaluate`.
+
+    Attributes
+    ----------
+    sweep, shells : path
+        Tables of Dice by threshold, and of the Fourier shell correlation.
+    conditions : path
+        JSON file that says how the scores were taken.
+    """
+
+    sweep: Path
+    shells: Path
+    conditions: Path
+
+
+@dataclass(frozen=True)
 class SampleReportInputs:
     """Everything that the page of a sample shows.
 
@@ -53,6 +70,8 @@ class SampleReportInputs:
         OME-Zarr volumes of the ground truth, and of the final method's standard deviation.
     validation : ValidationFiles or None
         What is known without ground truth.
+    evaluation : EvaluationFiles or None
+        Details of the comparison with ground truth.
     prior_info : dict or None
         What the prior was trained on: ``trained_on``, ``curve``, ``seconds``, ``steps``.
     preflight : path or None
@@ -76,6 +95,7 @@ class SampleReportInputs:
     truth: Path | None = None
     uncertainty: Path | None = None
     validation: ValidationFiles | None = None
+    evaluation: EvaluationFiles | None = None
     prior_info: dict[str, Any] | None = None
     preflight: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)

@@ -14,7 +14,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -130,8 +129,3 @@ def to_grey(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """Map intensities linearly to uint8 grey, black at and below the window's lower end."""
     low, high = window
     return (np.clip((values - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
-
-
-def to_colour(values: np.ndarray, high: float, colormap: str) -> np.ndarray:
-    """Map 0..high to the RGB colours (uint8) of a named matplotlib colour map."""
-    return colormaps[colormap](np.clip(values / high, 0, 1), bytes=True)[..., :3]

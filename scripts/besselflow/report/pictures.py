@@ -1,4 +1,4 @@
-"""Micrographs of the reports: previews of volumes, orthogonal views, and the slices of the viewer.
+"""Micrographs of the reports: previews of volumes, and their views from three sides.
 
 A page must stay small and its making must fit into memory, whatever the size of the volume. A
 preview is therefore read from the pyramid level nearest to the size of a picture, slice by slice.
@@ -7,7 +7,6 @@ preview is therefore read from the pyramid level nearest to the size of a pictur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from besselflow.report.page import image_uri, to_grey
-from besselflow.store import Projections, open_volume
+from besselflow.store import open_volume
 
 _PREVIEW_VOXELS = 2**25
 _SLAB_VOXELS = 2**23
@@ -24,7 +23,7 @@ _SLAB_VOXELS = 2**23
 
 @dataclass(frozen=True)
 class Preview:
-    """A volume at the size of the pictures; time 0, channel 0.
+    """One time point and channel of a volume at the size of the pictures.
 
     Attributes
     ----------
@@ -49,7 +48,9 @@ class Preview:
         return self.values.shape != self.stored_shape
 
 
-def load_preview(path: Path | str, pixels: int) -> Preview:
+def load_preview(
+    path: Path | str, pixels: int, place: tuple[int, int] = (0, 0), most_slices: int | None = None
+) -> Preview:
     """Read a volume at the size of a picture.
 
     Parameters
@@ -58,6 +59,10 @@ def load_preview(path: Path | str, pixels: int) -> Preview:
         OME-Zarr volume.
     pixels : int
         Longest lateral edge of the result; less where the whole would exceed 2^25 voxels.
+    place : tuple of int
+        Time point and channel.
+    most_slices : int or None
+        Where there are more slices, as few neighbours as possible are averaged.
 
     Returns
     -------
@@ -77,11 +82,18 @@ def load_preview(path: Path | str, pixels: int) -> Preview:
     n_slices, height, width = volume.data.shape[2:]
     scale = min(1.0, pixels / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    joined = -(-n_slices // (most_slices or n_slices))
+    starts = np.arange(0, n_slices, joined)
+    values = shrink_stack(volume.data, size, place)
+    if joined > 1:
+        counts = np.diff([*starts, n_slices])[:, None, None].astype(np.float32)
+        values = np.add.reduceat(values, starts, axis=0) / counts
+    middles = starts + (joined - 1) / 2
     return Preview(
-        values=shrink_stack(volume.data, size),
-        z_um=volume.origin_um[0] + volume.voxel_size_um[0] * np.arange(n_slices),
+        values=values,
+        z_um=volume.origin_um[0] + volume.voxel_size_um[0] * middles,
         voxel_um=(
-            volume.voxel_size_um[0],
+            volume.voxel_size_um[0] * joined,
             volume.voxel_size_um[1] * height / size[0],
             volume.voxel_size_um[2] * width / size[1],
         ),
@@ -89,8 +101,10 @@ def load_preview(path: Path | str, pixels: int) -> Preview:
     )
 
 
-def shrink_stack(data: da.Array, size: tuple[int, int]) -> np.ndarray:
-    """Average the first time and channel of a stack down to a lateral size, a slab at a time.
+def shrink_stack(
+    data: da.Array, size: tuple[int, int], place: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """Average one time point and channel of a stack down to a lateral size, a slab at a time.
 
     Parameters
     ----------
@@ -98,6 +112,8 @@ def shrink_stack(data: da.Array, size: tuple[int, int]) -> np.ndarray:
         Stack.
     size : tuple of int
         (y, x) of the result, not larger than the stack.
+    place : tuple of int
+        Time point and channel.
 
     Returns
     -------
@@ -107,7 +123,7 @@ def shrink_stack(data: da.Array, size: tuple[int, int]) -> np.ndarray:
     slab = max(1, _SLAB_VOXELS // (height * width))
     result = np.empty((count, *size), np.float32)
     for start in range(0, count, slab):
-        block = np.asarray(data[0, 0, start : start + slab], dtype=np.float32)
+        block = np.asarray(data[*place, start : start + slab], dtype=np.float32)
         for z, image in enumerate(block, start):
             if image.shape == size:
                 result[z] = image
@@ -190,102 +206,9 @@ def orthogonal_views(
     return OrthogonalViews(*(image_uri(picture, quality=85) for picture in pictures))
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One picture of the viewer, at every slice that it can show.
-
-    Attributes
-    ----------
-    key, title, note : str
-        Method or kind of picture, its heading, and what it shows.
-    frames : list of str
-        Data URIs.
-    frame_of_slice : list of int
-        Which frame belongs to each slice of the viewer.
-    is_intensity : bool
-        Whether brightness may be changed: not for maps with a colour scale.
-    """
-
-    key: str
-    title: str
-    note: str
-    frames: list[str]
-    frame_of_slice: list[int]
-    is_intensity: bool = True
-
-
-def viewer_slices(n_slices: int, most: int, always: int) -> list[int]:
-    """Choose at most `most` + 1 evenly spaced slices, the slice `always` among them."""
-    spread = np.linspace(0, n_slices - 1, min(n_slices, most)).round().astype(int)
-    return sorted({*spread.tolist(), always})
-
-
-def slice_panel(
-    key: str,
-    title: str,
-    note: str,
-    values: np.ndarray,
-    chosen: list[int],
-    render: Callable[[np.ndarray], np.ndarray],
-    is_intensity: bool = True,
-) -> Panel:
-    """Compress the chosen slices of a volume.
-
-    Parameters
-    ----------
-    key, title, note : str
-        As in `Panel`.
-    values : numpy.ndarray, shape (Z, Y, X)
-        Volume.
-    chosen : list of int
-        Slices to show.
-    render : callable
-        From a slice to uint8 pixels.
-    is_intensity : bool
-        As in `Panel`.
-    """
-    frames = [image_uri(render(values[z])) for z in chosen]
-    return Panel(key, title, note, frames, list(range(len(chosen))), is_intensity)
-
-
-def projection_panel(
-    projections: Projections, size: tuple[int, int], z_um: np.ndarray, note: str
-) -> Panel:
-    """Compress all projections, each shown at the slices that it is nearest to.
-
-    Parameters
-    ----------
-    projections : Projections
-        Measured projections.
-    size : tuple of int
-        (y, x) of the pictures.
-    z_um : numpy.ndarray
-        Positions of the viewer's slices.
-    note : str
-        As in `Panel`.
-    """
-    values = shrink_stack(projections.data, size)
-    nearest = nearest_projection(projections.positions_um, z_um)
-    used = np.unique(nearest)
-    window = display_window(values)
-    frames = [image_uri(to_grey(values[p], window)) for p in used]
-    return Panel(
-        "projection",
-        "nearest projection",
-        note,
-        frames,
-        np.searchsorted(used, nearest).tolist(),
-    )
-
-
 def nearest_projection(positions_um: np.ndarray, z_um: np.ndarray) -> np.ndarray:
     """Return the index of the stage position nearest to each z, shape of `z_um`."""
     return np.abs(np.asarray(z_um)[..., None] - positions_um).argmin(axis=-1)
-
-
-def frames_size(panels: Iterable[Panel]) -> int:
-    """Return the characters that the frames of some panels take in a page."""
-    return sum(len(frame) for panel in panels for frame in panel.frames)
 
 
 def scale_bar_um(extent_um: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from besselflow.diffusion.safeguard import PRIOR
 
 # Below and above these weights, the prior was of little help, or knew the structures.
-_STRANGE, _KNOWN = 0.3, 0.7
+STRANGE, _KNOWN = 0.3, 0.7
 
 
 def describe_diffusion(records: list[dict[str, Any]], prior_info: Mapping[str, Any] | None) -> str:
@@ -74,7 +74,7 @@ def prior_note(records: list[dict[str, Any]], prior_info: Mapping[str, Any] | No
     mixture += f" and {', '.join(others)}." if others else "."
     if share >= _KNOWN:
         judged = "The prior knows structures like those of this sample."
-    elif share > _STRANGE:
+    elif share > STRANGE:
         judged = "The prior knows structures like those of this sample in part."
     else:
         judged = "The prior knows little of structures like these, and was hardly followed."

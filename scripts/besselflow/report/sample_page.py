@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from besselflow.report.agreement import describe_agreement, read_conditions
+from besselflow.report.cautions import collect_cautions
+from besselflow.report.curves import draw_beam
 from besselflow.report.facts import CITATION, acquisition_facts, fit_facts, methods_paragraph
 from besselflow.report.figures import draw_along_depth
 from besselflow.report.history import flatten, read_benchmarks, training_figure
 from besselflow.report.inputs import SampleReportInputs
-from besselflow.report.page import software_versions, themed_figure, write_page
+from besselflow.report.page import ThemedImage, software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
 from besselflow.report.preflight import describe_preflight
 from besselflow.report.prior import describe_sources, prior_note
-from besselflow.report.sample_pictures import affordable_pixels, draw_pictures, viewer_data
-from besselflow.report.scores import read_scores, score_columns, score_rows, seen_and_unseen
+from besselflow.report.sample_pictures import affordable_pixels, draw_pictures
+from besselflow.report.scores import (
+    describe_conditions,
+    read_scores,
+    seen_and_unseen,
+    tabulate,
+)
 from besselflow.report.trust import describe_trust, read_ranking
-from besselflow.report.verdict import find_suspect, write_verdict
-from besselflow.store import open_projections, open_volume
+from besselflow.report.verdict import Suspect, find_suspect, write_verdict
+from besselflow.report.viewer import COLORMAPS, build_viewer, place_name
+from besselflow.store import Projections, open_projections, open_volume
 
 _BRIGHT_PERCENTILE = 99
 
@@ -43,24 +54,24 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         method: open_volume(volume).attributes.get("records", [])
         for method, volume in inputs.volumes.items()
     }
-    final = load_preview(inputs.volumes[inputs.final], affordable_pixels(inputs))
+    suspect = _find_suspect(inputs, slices, measured)
+    place = (suspect.t, suspect.c)
+    final = load_preview(inputs.volumes[inputs.final], affordable_pixels(inputs), place)
     spread = None
     if inputs.uncertainty is not None:
-        spread = load_preview(inputs.uncertainty, max(final.values.shape[1:])).values
-    suspect = find_suspect(
-        slices,
-        inputs.final,
-        None if spread is None else spread.mean(axis=(1, 2)),
-        final.z_um,
-        measured.positions_um,
-    )
+        spread = load_preview(inputs.uncertainty, max(final.values.shape[1:]), place).values
     has_truth = inputs.truth is not None
     ranking = read_ranking(inputs.validation.held_out) if inputs.validation else []
     verdict = write_verdict(
         scores, inputs.final, has_truth, _relative_spread(final.values, spread), suspect, ranking
     )
-    pictures = draw_pictures(inputs, measured, final, spread, verdict.z_um)
-    columns = score_columns(scores)
+    pictures = draw_pictures(inputs, measured, final, spread, verdict.z_um, place)
+    viewer = build_viewer(inputs, measured, slices, suspect)
+    agreement = describe_agreement(inputs, measured, scores, place)
+    conditions = read_conditions(inputs)
+    along = partial(
+        draw_along_depth, slices, positions_um=measured.positions_um, final=inputs.final
+    )
     write_page(
         path,
         "sample.html.j2",
@@ -71,28 +82,30 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         facts=acquisition_facts(measured),
         preflight=describe_preflight(inputs.preflight),
         unit=measured.unit,
-        several=math.prod(measured.data.shape[:2]) > 1,
+        place=place_name(place, measured),
         pictures=pictures,
         trust=describe_trust(inputs, measured, scores, ranking) if inputs.validation else None,
-        viewer=viewer_data(pictures, inputs, measured, slices),
-        columns=columns,
-        slices_name=Path(inputs.slices).name,
-        rows=score_rows(scores, columns, inputs),
-        seen=seen_and_unseen(slices, inputs.final),
-        curve=(
-            themed_figure(
-                partial(
-                    draw_along_depth,
-                    slices,
-                    "psnr",
-                    "PSNR of the slice (dB)",
-                    measured.positions_um,
-                    inputs.final,
-                )
+        viewer=viewer,
+        colormaps=list(COLORMAPS),
+        agreement=agreement,
+        cautions=collect_cautions(measured, final, records, inputs.prior_info, inputs.final),
+        beam=themed_figure(
+            partial(
+                draw_beam,
+                measured.profile,
+                measured.positions_um,
+                measured.grid.centres_um,
+                measured.operator,
             )
-            if len(slices)
-            else None
         ),
+        main_scores=tabulate(scores, inputs, is_main=True),
+        further_scores=tabulate(scores, inputs, is_main=False),
+        conditions=describe_conditions(conditions, measured.unit),
+        conditions_confidence=conditions.get("confidence", 0.95),
+        slices_name=Path(inputs.slices).name,
+        seen=seen_and_unseen(slices, inputs.final),
+        curve=_along_depth(along, "psnr", "PSNR of the slice (dB)", slices),
+        ssim_curve=_along_depth(along, "ssim", "SSIM of the slice", slices),
         inr_curve=training_figure(
             [record["curve"] for record in records.get("inr", []) if record.get("curve")],
             "data misfit",
@@ -118,6 +131,28 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         paragraph=methods_paragraph(measured, records, inputs.final, inputs.prior_info, has_truth),
         citation=CITATION,
     )
+
+
+def _find_suspect(
+    inputs: SampleReportInputs, slices: pd.DataFrame, measured: Projections
+) -> Suspect:
+    spread_by_slice, z_um = None, measured.grid.centres_um
+    if inputs.uncertainty is not None:
+        # The coarsest level of the pyramid has the same means, and is small at any size.
+        coarse = open_volume(inputs.uncertainty, -1)
+        spread_by_slice = np.asarray(coarse.data.mean(axis=(3, 4)))
+        z_um = coarse.origin_um[0] + coarse.voxel_size_um[0] * np.arange(coarse.data.shape[2])
+    suspect = find_suspect(slices, inputs.final, spread_by_slice, z_um, measured.positions_um)
+    named = place_name((suspect.t, suspect.c), measured)
+    return replace(suspect, why=f"{named}, {suspect.why}") if named else suspect
+
+
+def _along_depth(
+    along: Callable[..., Figure], column: str, label: str, slices: pd.DataFrame
+) -> ThemedImage | None:
+    if slices.empty:
+        return None
+    return themed_figure(lambda theme: along(column=column, label=label, theme=theme))
 
 
 def _relative_spread(final: np.ndarray, spread: np.ndarray | None) -> float | None:

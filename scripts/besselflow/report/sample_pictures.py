@@ -1,40 +1,29 @@
-"""The micrographs and maps of a sample's page: views, viewer, and maps of error."""
+"""The fixed pictures of a sample's page: views from three sides, and maps of the error."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from besselflow.report.figures import TrustMap, draw_trust_maps
 from besselflow.report.inputs import SampleReportInputs
-from besselflow.report.page import METHOD_NOTES, ThemedImage, themed_figure, to_colour, to_grey
+from besselflow.report.page import METHOD_NOTES, ThemedImage, themed_figure
 from besselflow.report.pictures import (
     OrthogonalViews,
-    Panel,
     Preview,
     brightest_position,
     display_window,
-    frames_size,
     load_preview,
     maximum_window,
-    nearest_projection,
     orthogonal_views,
-    projection_panel,
     scale_bar_um,
-    slice_panel,
-    viewer_slices,
 )
 from besselflow.store import Projections
 
-_MOST_SLICES = 64
-_VIEWER_CHARACTERS = 5_500_000
 _STATIC_CHARACTERS = 2_000_000
-_FEWEST_SLICES = 8
 _ERROR_MAP, _SPREAD_MAP, _SHARE_MAP = "inferno", "viridis", "cividis"
 
 
@@ -63,17 +52,12 @@ class SamplePictures:
     """All micrographs of a page, and what the reader must know about them."""
 
     views: list[_Views]
-    panels: list[Panel]
-    slices_um: list[float]
-    start: int
-    z_step: str
     cut_um: tuple[float, float, float]
     extent_um: tuple[float, float, float]
     first_um: float
     bar_um: float
     window: tuple[float, float]
     max_window: tuple[float, float]
-    preview: Preview
     trust: ThemedImage | None
 
 
@@ -98,6 +82,7 @@ def draw_pictures(
     final: Preview,
     spread: np.ndarray | None,
     suspect_um: float,
+    place: tuple[int, int] = (0, 0),
 ) -> SamplePictures:
     """Draw all micrographs of a page.
 
@@ -113,97 +98,46 @@ def draw_pictures(
         Its standard deviation at the same size.
     suspect_um : float
         The slice to look at.
+    place : tuple of int
+        Time point and channel of `final` and of all pictures.
     """
-    size = final.values.shape[1:]
-    true = None if inputs.truth is None else load_preview(inputs.truth, max(size)).values
+    longest = max(final.values.shape[1:])
+    true = None if inputs.truth is None else load_preview(inputs.truth, longest, place).values
     reference = final.values if true is None else true
-    window = display_window(reference)
-    max_window = maximum_window(reference)
+    windows = display_window(reference), maximum_window(reference)
     cut = brightest_position(reference)
     suspect = int(np.abs(final.z_um - suspect_um).argmin())
-    chosen = viewer_slices(len(final.z_um), _MOST_SLICES, suspect)
-    views, panels = [], [projection_panel(measured, size, final.z_um[chosen], "what was measured")]
+    views = []
     for method, path in inputs.volumes.items():
         is_final = method == inputs.final
-        values = final.values if is_final else load_preview(path, max(size)).values
+        values = final.values if is_final else load_preview(path, longest, place).values
         title = f"{method} (final)" if is_final else method
-        _add_method(views, panels, method, title, values, cut, (window, max_window), chosen)
+        images = orthogonal_views(values, cut, *windows)
+        views.append(_Views(title, METHOD_NOTES.get(method, ""), images))
     if true is not None:
-        _add_method(views, panels, "truth", "ground truth", true, cut, (window, max_window), chosen)
+        images = orthogonal_views(true, cut, *windows)
+        views.append(_Views("ground truth", "the point-scanned stack", images))
     maps = []
     if true is not None:
         error = np.abs(final.values - true)
-        _add_map(
-            panels,
-            maps,
-            f"error of {inputs.final}",
-            "error",
-            error,
-            _ERROR_MAP,
-            measured.unit,
-            chosen,
-        )
+        maps.append(_Map(f"error of {inputs.final}", _ERROR_MAP, error, measured.unit))
     if spread is not None:
-        title = f"uncertainty of {inputs.final}"
-        _add_map(panels, maps, title, "uncertainty", spread, _SPREAD_MAP, measured.unit, chosen)
+        maps.append(_Map(f"uncertainty of {inputs.final}", _SPREAD_MAP, spread, measured.unit))
     if inputs.validation is not None:
-        share = load_preview(inputs.validation.determined, max(size)).values
+        share = load_preview(inputs.validation.determined, longest, place).values
         title = f"measured share of {inputs.final}"
         maps.append(_Map(title, _SHARE_MAP, share, "share that was measured", 1.0))
-    while frames_size(panels) > _VIEWER_CHARACTERS and len(chosen) > _FEWEST_SLICES:
-        keep = [i for i, z in enumerate(chosen) if i % 2 == 0 or z == suspect]
-        chosen = [chosen[i] for i in keep]
-        panels = [_keep_frames(panel, keep) for panel in panels]
     shape, voxel = final.values.shape, final.voxel_um
     return SamplePictures(
         views=views,
-        panels=panels,
-        slices_um=[float(z) for z in final.z_um[chosen]],
-        start=chosen.index(suspect),
-        z_step=_describe_choice(len(chosen), final),
         cut_um=(float(final.z_um[cut[0]]), cut[1] * voxel[1], cut[2] * voxel[2]),
         extent_um=tuple(n * s for n, s in zip(shape, voxel, strict=True)),
         first_um=float(final.z_um[0]) - voxel[0] / 2,
         bar_um=scale_bar_um(shape[2] * voxel[2]),
-        window=window,
-        max_window=max_window,
-        preview=final,
+        window=windows[0],
+        max_window=windows[1],
         trust=_draw_trust(maps, final, suspect),
     )
-
-
-def _add_method(
-    views: list[_Views],
-    panels: list[Panel],
-    method: str,
-    title: str,
-    values: np.ndarray,
-    cut: tuple[int, int, int],
-    windows: tuple[tuple[float, float], tuple[float, float]],
-    chosen: list[int],
-) -> None:
-    note = METHOD_NOTES.get(method, "the point-scanned stack" if method == "truth" else "")
-    views.append(_Views(title, note, orthogonal_views(values, cut, *windows)))
-    panels.append(
-        slice_panel(method, title, note, values, chosen, partial(to_grey, window=windows[0]))
-    )
-
-
-def _add_map(
-    panels: list[Panel],
-    maps: list[_Map],
-    title: str,
-    key: str,
-    values: np.ndarray,
-    colormap: str,
-    unit: str,
-    chosen: list[int],
-) -> None:
-    high = max(float(np.percentile(values, 99.9)), 1e-9)
-    note = f"black or violet: 0; brightest yellow: {high:.3g} {unit} or more"
-    render = partial(to_colour, high=high, colormap=colormap)
-    panels.append(slice_panel(key, title, note, values, chosen, render, is_intensity=False))
-    maps.append(_Map(title, colormap, values, unit))
 
 
 def _draw_trust(maps: list[_Map], final: Preview, suspect: int) -> ThemedImage | None:
@@ -222,64 +156,3 @@ def _draw_trust(maps: list[_Map], final: Preview, suspect: int) -> ThemedImage |
     ]
     z_um = float(final.z_um[suspect])
     return themed_figure(partial(draw_trust_maps, drawn, final.voxel_um, z_um))
-
-
-def _keep_frames(panel: Panel, keep: list[int]) -> Panel:
-    frames = [panel.frame_of_slice[i] for i in keep]
-    used = sorted(set(frames))
-    return Panel(
-        panel.key,
-        panel.title,
-        panel.note,
-        [panel.frames[i] for i in used],
-        [used.index(i) for i in frames],
-        panel.is_intensity,
-    )
-
-
-def _describe_choice(shown: int, final: Preview) -> str:
-    stored = final.stored_shape
-    text = f"{shown} of {stored[0]} slices" if shown < stored[0] else f"all {stored[0]} slices"
-    if final.values.shape[1:] != stored[1:]:
-        height, width = final.values.shape[1:]
-        text += f", reduced from {stored[1]} × {stored[2]} to {height} × {width} pixels"
-    return text
-
-
-def viewer_data(
-    pictures: SamplePictures,
-    inputs: SampleReportInputs,
-    measured: Projections,
-    slices: pd.DataFrame,
-) -> dict[str, Any]:
-    """Collect what the script of the viewer needs: images, captions and scores by slice."""
-    z_um = np.array(pictures.slices_um)
-    nearest = nearest_projection(measured.positions_um, z_um)
-    psnr: dict[str, list[float | None]] = {}
-    first = slices[(slices["t"] == 0) & (slices["c"] == 0)]
-    for method in inputs.volumes:
-        own = first[first["method"] == method]
-        psnr[method] = [_nearest_score(own, z, measured.grid.spacing_um) for z in z_um]
-    return {
-        "z": [round(z, 4) for z in z_um],
-        "projection": [
-            f"projection {p + 1} of {len(measured.positions_um)}, at "
-            f"{measured.positions_um[p]:g} µm, {abs(measured.positions_um[p] - z):.3g} µm away"
-            for p, z in zip(nearest, z_um, strict=True)
-        ],
-        "psnr": psnr,
-        "start": pictures.start,
-        "panels": {
-            panel.key: {"frames": panel.frames, "of": panel.frame_of_slice}
-            for panel in pictures.panels
-        },
-    }
-
-
-def _nearest_score(own: pd.DataFrame, z_um: float, spacing_um: float) -> float | None:
-    if own.empty:
-        return None
-    distance = (own["z_um"] - z_um).abs()
-    if distance.min() > spacing_um / 2 + 1e-6:
-        return None
-    return round(float(own.loc[distance.idxmin(), "psnr"]), 1)

@@ -1,115 +1,49 @@
-"""The scores of a sample's page: which columns its table has, and what they mean."""
+"""The scores of a sample's page: the tables of methods, and how their scores were taken."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from besselflow.report.inputs import SampleReportInputs
+from besselflow.report.metric_names import METRICS, SHARES, Metric
 from besselflow.report.page import METHOD_NOTES, format_number
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One score: its text, its interval as text or an empty one, and whether it is the best."""
+
+    text: str
+    interval: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
 class ScoreRow:
-    """One line of the table of methods."""
+    """One line of a table of methods."""
 
     method: str
     note: str
     is_final: bool
-    cells: list[tuple[str, bool]]
+    cells: list[Cell]
 
 
 @dataclass(frozen=True)
-class Column:
-    """One metric of the table of methods.
+class ScoreTable:
+    """A table of methods: its columns and its lines."""
 
-    Attributes
-    ----------
-    key, title, unit, meaning : str
-        Name in the table file, heading, unit, and explanation for readers who do not know it.
-    digits : int
-        Decimals.
-    higher_is_better : bool
-        Whether the highest value is marked; else none is.
-    """
+    columns: list[Metric]
+    rows: list[ScoreRow]
 
-    key: str
-    title: str
-    unit: str
-    meaning: str
-    digits: int
-    higher_is_better: bool
-
-
-_COLUMNS = (
-    Column(
-        "psnr",
-        "PSNR",
-        "dB",
-        "peak signal-to-noise ratio, mean over slices; 3 dB more is half the squared error",
-        2,
-        True,
-    ),
-    Column(
-        "gain",
-        "gain",
-        "dB",
-        "PSNR above that of interpolating the projections, which needs no model at all",
-        2,
-        True,
-    ),
-    Column("psnr_3d", "PSNR 3D", "dB", "the same from the mean error of all slices", 2, True),
-    Column(
-        "psnr_seen", "PSNR, seen", "dB", "mean over the slices that some projection saw", 2, True
-    ),
-    Column(
-        "psnr_unseen",
-        "PSNR, unseen",
-        "dB",
-        "mean over the slices that no projection saw, where a method can only guess",
-        2,
-        True,
-    ),
-    Column(
-        "ssim", "SSIM", "", "similarity of local structure, mean over slices; 1 is equal", 3, True
-    ),
-    Column(
-        "dice",
-        "Dice",
-        "",
-        "overlap of what is brighter than Otsu's threshold of the ground truth; 1 is equal",
-        3,
-        True,
-    ),
-    Column(
-        "coverage_50",
-        "in 50 %",
-        "%",
-        "share of true values inside the stated 50 % interval; ideally 50",
-        0,
-        False,
-    ),
-    Column(
-        "coverage_90",
-        "in 90 %",
-        "%",
-        "share of true values inside the stated 90 % interval; ideally 90",
-        0,
-        False,
-    ),
-    Column(
-        "chi2",
-        "chi²",
-        "",
-        "misfit to the measured projections in units of their noise; well above 1 contradicts "
-        "them, well below 1 follows their noise",
-        2,
-        False,
-    ),
-)
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any score has a confidence interval."""
+        return any(cell.interval for row in self.rows for cell in row.cells)
 
 
 def read_scores(path: Path) -> dict[str, dict[str, float]]:
@@ -120,49 +54,103 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
     return scores
 
 
-def score_columns(scores: Mapping[str, Mapping[str, float]]) -> list[Column]:
-    """Choose the columns that at least one method has a value in."""
-    present = {metric for values in scores.values() for metric in values}
-    if "psnr" in scores.get("interpolation", {}) and len(scores) > 1:
-        present.add("gain")
-    return [column for column in _COLUMNS if column.key in present]
+def tabulate(
+    scores: Mapping[str, Mapping[str, float]], inputs: SampleReportInputs, is_main: bool
+) -> ScoreTable:
+    """Arrange the scores of all methods, one line each, and mark the best of each column.
 
-
-def score_rows(
-    scores: Mapping[str, Mapping[str, float]],
-    columns: list[Column],
-    inputs: SampleReportInputs,
-) -> list[ScoreRow]:
-    """Format the scores of all methods, one line each, and mark the best of each column."""
-    baseline = scores.get("interpolation", {}).get("psnr")
-    table: dict[str, dict[str, float]] = {}
-    for method in inputs.volumes:
-        values = dict(scores.get(method, {}))
-        if baseline is not None and "psnr" in values:
-            values["gain"] = values["psnr"] - baseline
-        table[method] = {
-            key: 100 * value if key.startswith("coverage") else value
-            for key, value in values.items()
-        }
+    Parameters
+    ----------
+    scores : mapping
+        Method -> metric -> value; ``X_lower`` and ``X_upper`` are the interval of metric X.
+    inputs : SampleReportInputs
+        Names the methods and the final one.
+    is_main : bool
+        Which metrics of the registry to show; those that no method has are left out.
+    """
+    table = {method: _with_gains(scores, method) for method in inputs.volumes}
+    columns = [
+        metric
+        for metric in METRICS
+        if metric.is_main == is_main and any(metric.key in values for values in table.values())
+    ]
     best = {
-        column.key: max((v[column.key] for v in table.values() if column.key in v), default=None)
-        for column in columns
-        if column.higher_is_better
+        metric.key: max(
+            metric.better * values[metric.key] for values in table.values() if metric.key in values
+        )
+        for metric in columns
+        if metric.better
     }
-    return [
+    rows = [
         ScoreRow(
             method,
             METHOD_NOTES.get(method, ""),
             method == inputs.final,
-            [
-                (
-                    format_number(values.get(column.key), column.digits),
-                    column.key in values and values[column.key] == best.get(column.key),
-                )
-                for column in columns
-            ],
+            [_cell(values, metric, best.get(metric.key)) for metric in columns],
         )
         for method, values in table.items()
+    ]
+    return ScoreTable(columns, rows)
+
+
+def _with_gains(scores: Mapping[str, Mapping[str, float]], method: str) -> dict[str, float]:
+    values = dict(scores.get(method, {}))
+    for key, baseline in (("gain", "interpolation"), ("gain_inr", "inr")):
+        yardstick = scores.get(baseline, {}).get("psnr")
+        if yardstick is not None and "psnr" in values and len(scores) > 1:
+            values[key] = values["psnr"] - yardstick
+    return {key: 100 * value if key in SHARES else value for key, value in values.items()}
+
+
+def _cell(values: Mapping[str, float], metric: Metric, best: float | None) -> Cell:
+    ends = [values.get(f"{metric.key}_{end}") for end in ("lower", "upper")]
+    interval = ""
+    if None not in ends:
+        interval = " to ".join(format_number(end, metric.digits) for end in ends)
+    value = values.get(metric.key)
+    is_best = value is not None and best is not None and metric.better * value == best
+    return Cell(format_number(value, metric.digits), interval, is_best)
+
+
+def describe_conditions(conditions: Mapping[str, Any], unit: str) -> list[tuple[str, str]]:
+    """Say how the scores against the ground truth were taken, as pairs of a name and a value.
+
+    Parameters
+    ----------
+    conditions : mapping
+        What `evaluate` wrote; empty without ground truth.
+    unit : str
+        Unit of intensity.
+    """
+    if not conditions:
+        return []
+    several = len(conditions["data_range"]) > 1
+
+    def by_channel(values: list[float]) -> str:
+        numbers = " / ".join(f"{value:.4g}" for value in values)
+        return f"{numbers} {unit}" + (" (by channel)" if several else "")
+
+    region = (
+        f"{conditions['n_slices']} slices, from z = {conditions['first_um']:g} to "
+        f"{conditions['last_um']:g} µm (the first to the last projection), the whole field"
+    )
+    alike = conditions["alike_slices"]
+    return [
+        (
+            "Data range",
+            f"0 to {by_channel(conditions['data_range'])}, the peak of the ground truth",
+        ),
+        (
+            "Threshold of Dice",
+            f"{by_channel(conditions['threshold'])}, Otsu's of the ground truth, for all methods",
+        ),
+        ("Region", region),
+        ("Window of SSIM", f"{conditions['ssim_window']} pixels"),
+        (
+            "Intervals",
+            f"{100 * conditions['confidence']:g} %, over the slices of this sample, drawn again in "
+            f"blocks of {alike}, whose errors are alike; where there are too few, none is given",
+        ),
     ]
 
 

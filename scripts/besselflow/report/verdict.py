@@ -49,10 +49,14 @@ class Suspect:
         Its centre.
     why : str
         The reason, as the end of a sentence.
+    t, c : int
+        Its time point and channel.
     """
 
     z_um: float
     why: str
+    t: int = 0
+    c: int = 0
 
 
 def find_suspect(
@@ -70,10 +74,10 @@ def find_suspect(
     Parameters
     ----------
     slices : pandas.DataFrame
-        Columns ``method z_um psnr``; empty without ground truth.
+        Columns ``method t c z_um psnr``; empty without ground truth.
     final : str
         Method of the final volume.
-    spread_by_slice : numpy.ndarray, shape (Z,), or None
+    spread_by_slice : numpy.ndarray, shape (T, C, Z), or None
         Mean standard deviation of each slice.
     z_um : numpy.ndarray, shape (Z,)
         Centres of these slices.
@@ -82,13 +86,14 @@ def find_suspect(
     """
     own = slices[slices["method"] == final]
     if len(own):
-        psnr = own.groupby("z_um")["psnr"].mean()
-        low = format_number(psnr.min(), 1)
-        return Suspect(float(psnr.idxmin()), f"where the error is largest (PSNR {low} dB)")
+        worst = own.loc[own["psnr"].idxmin()]
+        why = f"where the error is largest (PSNR {format_number(float(worst['psnr']), 1)} dB)"
+        return Suspect(float(worst["z_um"]), why, int(worst["t"]), int(worst["c"]))
     inside = (z_um >= positions_um.min()) & (z_um <= positions_um.max())
     if spread_by_slice is not None and inside.any():
-        index = int(np.argmax(np.where(inside, spread_by_slice, -np.inf)))
-        return Suspect(float(z_um[index]), "where the stated uncertainty is largest")
+        judged = np.where(inside, spread_by_slice, -np.inf)
+        t, c, z = (int(i) for i in np.unravel_index(int(judged.argmax()), judged.shape))
+        return Suspect(float(z_um[z]), "where the stated uncertainty is largest", t, c)
     if len(positions_um) < 2:
         return Suspect(float(positions_um[0]), "the only depth that was imaged")
     gap = int(np.argmax(np.diff(positions_um)))
@@ -163,10 +168,16 @@ def _against_truth(scores: Mapping[str, Mapping[str, float]], final: str) -> tup
         sentence += f" but {psnr[best] - psnr[final]:.1f} dB below {best}"
         tone = "warning"
     own = scores[final]
+    interval = ""
+    if {"psnr_lower", "psnr_upper"} <= set(own):
+        interval = f"; 95 % interval {own['psnr_lower']:.1f} to {own['psnr_upper']:.1f} dB"
     detail = (
-        f"PSNR {own['psnr']:.1f} dB (mean over slices), SSIM {own['ssim']:.2f}, Dice "
+        f"PSNR {own['psnr']:.1f} dB (mean over slices{interval}), SSIM {own['ssim']:.2f}, Dice "
         f"{own['dice']:.2f}. Higher is better; 3 dB more means half the squared error."
     )
+    if "inr" in psnr and final != "inr":
+        gain = psnr[final] - psnr["inr"]
+        detail += f" Against inr: {'+' if gain >= 0 else '−'}{abs(gain):.1f} dB."
     return sentence, detail, tone
 
 
