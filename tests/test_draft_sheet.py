@@ -199,9 +199,8 @@ def test_nothing_there(tmp_path):
 
 
 def test_images_of_unfinished_rows_are_looked_at(tmp_path):
-    tifffile.imwrite(
-        tmp_path / "dark.tif", np.zeros((4, 32, 36), np.uint16), metadata={"axes": "ZYX"}
-    )
+    dark = np.zeros((4, 32, 36), np.uint16)
+    tifffile.imwrite(tmp_path / "dark.tif", dark, photometric="minisblack")
     text = draft_sheet.main(tmp_path, tmp_path / "s.tsv")
     assert re.search(r'column "acquisition", .*dark\.tif": the images are constant', text)
 

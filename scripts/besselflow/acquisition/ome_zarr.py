@@ -69,7 +69,6 @@ def read_ome_zarr(path: Path) -> Acquisition:
         axis, _, first = by_name["Z"]
         positions = position_um(first, axis["unit"]) + voxel[0] * np.arange(data.shape[2])
         sources["stage positions"] = "scale and translation of the axis z"
-    creator = image.get("metadata", {}).get("version") if "metadata" in image else None
     return Acquisition(
         data,
         path,
@@ -78,7 +77,6 @@ def read_ome_zarr(path: Path) -> Acquisition:
         positions,
         _channels(ome, data.shape[1]),
         _times(by_name, data.shape[0]),
-        software=str(creator) if creator else None,
         files=(path,),
         sources=sources,
         unknown=unknown,

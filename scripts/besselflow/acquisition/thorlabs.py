@@ -40,9 +40,8 @@ class _Layout:
 
 def is_thorlabs(path: Path) -> bool:
     """Return whether a folder is one of ThorImage, or a file its XML or raw file."""
-    return root_tag(_folder(path) / _XML) == _ROOT and (
-        path.is_dir() or path.name == _XML or path.suffix.lower() == ".raw"
-    )
+    named = path.is_dir() or path.name == _XML or path.suffix.lower() == ".raw"
+    return named and root_tag(_folder(path) / _XML) == _ROOT
 
 
 def _folder(path: Path) -> Path:
