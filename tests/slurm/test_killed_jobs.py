@@ -49,8 +49,8 @@ def test_a_preempted_fit_resumes_when_it_is_its_turn_again(cluster, tmp_path):
     assert controller.returncode == 0, said
     fields = ("Comment", "State", "RestartCnt")
     jobs = jobs_of_run(job_prefix(facility.results), *fields)
-    fits = [job[1:] for job in jobs if job[0].startswith("rule_fit_inr")]
-    assert fits == [("COMPLETED", "1")]
+    ((state, restarts),) = [job[1:] for job in jobs if job[0].startswith("rule_fit_inr")]
+    assert state == "COMPLETED" and int(restarts) >= 1
     assert 0 < resumed_at(facility.log_of("fit_inr-0")) < LONG_FIT["inr"]["steps"]
 
 
