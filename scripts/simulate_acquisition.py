@@ -224,7 +224,7 @@ def sheet_row(
         return Path(os.path.relpath(path, relative_to)).as_posix()
 
     z, y, x = (f"{size:g}" for size in voxel_size_um)
-    return {
+    return dict.fromkeys(SHEET_COLUMNS, "") | {
         "sample": name,
         "acquisition": shown(files.acquisition),
         "stage_positions": shown(files.stage_positions),
