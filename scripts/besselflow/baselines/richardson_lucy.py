@@ -10,7 +10,10 @@ _SMALLEST = 1e-6
 
 
 def richardson_lucy(
-    projections: np.ndarray, operator: AxialProjection, iterations: int
+    projections: np.ndarray,
+    operator: AxialProjection,
+    iterations: int,
+    masked: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run the classical iteration from a constant volume.
 
@@ -26,6 +29,9 @@ def richardson_lucy(
         How the volume was measured.
     iterations : int
         Number of iterations; noise grows with it.
+    masked : numpy.ndarray of bool, shape (P, Y, X), or None
+        Pixels that hold no measurement, which have no say: each is taken to be what the volume so
+        far predicts, which is the step of expectation maximisation for missing counts.
 
     Returns
     -------
@@ -39,6 +45,8 @@ def richardson_lucy(
     volume = np.full((operator.n_slices, *measured.shape[1:]), measured.mean(), np.float32)
     for _ in range(iterations):
         ratio = measured / np.maximum(operator.forward(volume), _SMALLEST)
+        if masked is not None:
+            ratio[masked] = 1.0
         # The rounding of a blur's transforms can leave a little below zero.
         factor = np.maximum(operator.adjoint(ratio), 0) / np.maximum(sensitivity, _SMALLEST)
         volume = np.where(seen, volume * factor, volume)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from besselflow.config.corrections import Corrections
 from besselflow.config.diffusion import Microdiffusion, Prior, Refine
 from besselflow.config.judgement import Evaluate, Report, Validation
 from besselflow.config.methods import DEFAULT_METHODS, METHODS, NEEDS, Method
@@ -43,6 +44,7 @@ class Config(Section):
         min_length=1,
         description="Path of the grid of configurations that the target `ablation` compares.",
     )
+    corrections: Corrections = Corrections()
     tiling: Tiling = Tiling()
     spectral: Spectral = Spectral()
     variational: Variational = Variational()

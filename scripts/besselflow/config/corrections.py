@@ -1,0 +1,34 @@
+"""The section of what is corrected before anything is reconstructed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from besselflow.config.section import PositiveFloat, Section
+
+
+class Corrections(Section):
+    """From raw counts to what the beam's operator describes.
+
+    What is estimated is applied only where it is certain, and stands in the report with its error.
+    """
+
+    saturation: Literal["auto", "none"] | PositiveFloat = Field(
+        "auto",
+        description="Counts from which on a pixel is saturated: it is left out of every fit, and "
+        "predicted from all others. `auto` finds the value at which counts pile up, if there is "
+        "one; `none` takes clipped counts for measurements.",
+    )
+    hot_pixels: Literal["auto", "none"] = Field(
+        "auto",
+        description="`auto` leaves out pixels that stand out of their neighbours in every image; "
+        "it needs at least 6 images (projections times time points).",
+    )
+    scan_phase: Literal["auto", "none"] | float = Field(
+        "auto",
+        description="Displacement of the odd lines against the even ones along x, in pixels, that "
+        "is taken back: the phase of a scanner that records in both directions. `auto` estimates "
+        "it, one for all images.",
+    )
