@@ -17,6 +17,7 @@ from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.config import Corrections
 from besselflow.corrections import intensity_scale
 from besselflow.corrections.pixels import correct_pixels
+from besselflow.corrections.whole import correct_whole
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
 from besselflow.projection import AxialGrid
@@ -91,7 +92,8 @@ def main(
     order = np.argsort(positions)
     counts = stack.data[:, :, order]
     require_finite(counts)
-    corrected = correct_pixels(counts, offset, gain, corrections or Corrections())
+    corrections = corrections or Corrections()
+    corrected = correct_pixels(counts, offset, gain, corrections)
     intensity = corrected.intensity
     unit = "photons" if gain else "counts"
     if ground_truth is not None:
@@ -122,6 +124,7 @@ def main(
         lateral_kernel=kernel,
         masked=corrected.masked,
     )
+    projections = correct_whole(projections, order, corrections)
     projections.attributes.update(describe(counts, projections.data))
     logger.info(
         "%d projections of %d x %d pixels, %d slices to reconstruct, intensity in %s",

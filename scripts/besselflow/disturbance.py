@@ -22,7 +22,7 @@ class Disturbance:
         Share of the brightness that is lost between the first and the last projection, decaying
         exponentially; 0 to below 1.
     laser : float
-        Standard deviation of the logarithm of the laser's brightness, from projection to projection.
+        Standard deviation of the logarithm of the laser's brightness at every projection.
     hot_pixels : float
         Share of the pixels with a strong dark signal in every projection; 0 to 1.
     scan_phase : float

@@ -21,8 +21,9 @@ def fill_from_neighbours(image: np.ndarray, masked: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, shape (Y, X), float32
-        The weights are Gaussian, and as narrow as reaches enough unmasked pixels (Knutsson & Westin,
-        Normalized and differential convolution, CVPR 1993). The image itself where all is masked.
+        The weights are Gaussian, and as narrow as reaches enough unmasked pixels (Knutsson &
+        Westin, Normalized and differential convolution, CVPR 1993). The image itself where all is
+        masked.
     """
     filled = image.astype(np.float32)
     if not masked.any() or masked.all():

@@ -20,6 +20,7 @@ _LIMIT = 6.0
 _GRID = 0.25
 _LEAST = 0.05
 _ERRORS = 4.0
+_LEAST_AGREEMENT = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def estimate_scan_phase(images: np.ndarray) -> ScanPhase | None:
     Returns
     -------
     ScanPhase or None
-        Up to 6 pixels to either side; None where the images are too small or hold no structure.
+        Up to 6 pixels to either side; None where the images are too small, or hold no
+        structure that neighbouring lines agree on.
     """
     count, height, width = images.shape
     if height < 8 or width < 16 or count < 2:
@@ -73,6 +75,9 @@ def estimate_scan_phase(images: np.ndarray) -> ScanPhase | None:
     total = cross.sum(axis=0)
     parts = [part.sum(axis=0) for part in np.array_split(cross, min(count, 10))]
     best = _peak(total, frequency)
+    agreement = (cross * np.exp(2j * np.pi * frequency * best)).real.sum(axis=1)
+    if agreement.mean() < _LEAST_AGREEMENT * agreement.std() / np.sqrt(count):
+        return None
     left_out = np.array([_peak(total - part, frequency) for part in parts])
     error = np.sqrt((len(parts) - 1) * left_out.var())
     return ScanPhase(float(best), float(error))
