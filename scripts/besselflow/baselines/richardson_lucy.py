@@ -39,10 +39,11 @@ def richardson_lucy(
         Not negative.
     """
     measured = np.maximum(projections, 0).astype(np.float32)
+    mean = measured.mean() if masked is None else measured[~masked].mean()
     seen = operator.seen[:, None, None]
     # A blur with mirror boundaries leaves ones as they are.
     sensitivity = operator.matrix.sum(axis=0)[:, None, None].astype(np.float32)
-    volume = np.full((operator.n_slices, *measured.shape[1:]), measured.mean(), np.float32)
+    volume = np.full((operator.n_slices, *measured.shape[1:]), mean, np.float32)
     for _ in range(iterations):
         ratio = measured / np.maximum(operator.forward(volume), _SMALLEST)
         if masked is not None:

@@ -82,7 +82,12 @@ def correct_pixels(
         masked = masked.rechunk(images.chunks)
         intensity = per_image(fill_from_neighbours, intensity, masked)
     phase = _scan_phase(intensity, settings)
-    if phase is not None:
+    if phase is None:
+        why_not = "neighbouring lines have no structure in common"
+        if settings.scan_phase == "none":
+            why_not = "it is switched off"
+        record["scan_phase"] = {"applied": False, "why_not": why_not}
+    else:
         is_given = settings.scan_phase != "auto"
         record["scan_phase"] = {"pixels": phase.pixels, "error": phase.error, "given": is_given}
         applied = is_given or phase.is_certain

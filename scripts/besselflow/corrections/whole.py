@@ -260,7 +260,7 @@ def _fluctuation(
 def _drift(
     projections: Projections, mean: list[np.ndarray], why_not: str | None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    nothing = np.zeros((len(acquired), 2))
+    nothing = np.zeros((len(mean[0]), 2))
     if why_not is not None or _is_flat(mean):
         return nothing, {"applied": False, "why_not": why_not or "there is no structure"}
     found = estimate_drift(mean, projections.operator, projections.voxel_size_um)
