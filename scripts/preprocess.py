@@ -123,6 +123,7 @@ def main(
         attributes=attributes,
         lateral_kernel=kernel,
         masked=corrected.masked,
+        pictures=corrected.pictures,
     )
     projections = correct_whole(projections, order, corrections)
     projections.attributes.update(describe(counts, projections.data))

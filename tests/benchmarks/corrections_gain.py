@@ -169,9 +169,9 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
 def describe(found: dict, acquisition: SimulatedAcquisition) -> str:
     """Say what was found, and how far it is from the truth."""
     truth, words = acquisition.truth, []
-    if found["hot_pixels"]["pixels"]:
+    if found["hot_pixels"]["applied"]:
         words.append(f"{found['hot_pixels']['pixels']} of {truth['hot_pixels'].sum()} hot pixels")
-    if "saturation" in found:
+    if found["saturation"]["applied"]:
         words.append(f"{found['saturation']['share']:.2%} saturated")
     if found["scan_phase"]["applied"]:
         words.append(f"phase {found['scan_phase']['pixels']:.3f} pixels")

@@ -20,7 +20,8 @@ _LIMIT = 6.0
 _GRID = 0.25
 _LEAST = 0.05
 _ERRORS = 4.0
-_LEAST_AGREEMENT = 5.0
+_LEAST_AGREEMENT = 6.0
+_HIGHEST = 0.4
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,18 @@ def estimate_scan_phase(images: np.ndarray) -> ScanPhase | None:
     modes = scipy.fft.rfft(lines * window, axis=2)
     odd = modes[:, 1 : height - 1 : 2]
     even = 0.5 * (modes[:, 0 : height - 2 : 2] + modes[:, 2:height:2])
-    cross = (odd * even.conj()).sum(axis=1)
-    if not np.abs(cross).sum() > 0:
-        return None
     # The highest frequencies hold noise, and those of a sharp edge at half a pixel are ambiguous.
-    frequency = np.arange(cross.shape[1]) / width
-    cross[:, frequency > 0.4] = 0
+    used = np.arange(modes.shape[2]) / width <= _HIGHEST
+    frequency = np.arange(modes.shape[2])[used] / width
+    by_line = odd[..., used] * even[..., used].conj()
+    cross = by_line.sum(axis=1)
     total = cross.sum(axis=0)
+    best = _peak(total, frequency)
+    # Of lines that have nothing in common, the phases are random.
+    agreement = (total * np.exp(2j * np.pi * frequency * best)).real.sum()
+    by_chance = np.sqrt((np.abs(by_line) ** 2).sum() / 2)
+    if agreement <= _LEAST_AGREEMENT * by_chance:
+        return None
     parts = [part.sum(axis=0) for part in np.array_split(cross, min(count, 10))]
     best = _peak(total, frequency)
     agreement = (cross * np.exp(2j * np.pi * frequency * best)).real.sum(axis=1)

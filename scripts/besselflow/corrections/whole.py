@@ -15,6 +15,7 @@ from besselflow.config import Corrections
 from besselflow.corrections.brightness import estimate_fluctuation, estimate_loss
 from besselflow.corrections.drift import estimate_drift
 from besselflow.corrections.motion import LEAST_PIXELS, estimate_motion
+from besselflow.corrections.pictures import section_pair
 from besselflow.job import logger
 from besselflow.store import Projections
 
@@ -66,6 +67,8 @@ def correct_whole(
     why_not = None if enough else _too_little(overlap)
     mean = [stack * np.exp(-lost.mean(axis=0))[:, None, None] for stack in mean]
     mean = _completed(projections, mean, region)
+    off = {"applied": False, "why_not": "it is switched off"}
+    record |= {"laser": off, "drift": off}
     if settings.laser == "auto":
         values, record["laser"] = _fluctuation(projections, mean, acquired, why_not)
         log_gains += values
@@ -73,9 +76,14 @@ def correct_whole(
     if settings.drift == "auto":
         pixels, record["drift"] = _drift(projections, mean, why_not)
         displacement += pixels
+    corrected = apply(projections, log_gains, displacement)
+    pictures = dict(projections.pictures)
+    for name, axis in (("motion", 0), ("bleaching", 2), ("laser", 2), ("drift", 2)):
+        if record.get(name, {}).get("applied"):
+            pictures[name] = section_pair(projections.data, corrected.data, axis)
     attributes = dict(projections.attributes)
     attributes["corrections"] = attributes.get("corrections", {}) | record
-    return apply(replace(projections, attributes=attributes), log_gains, displacement)
+    return replace(corrected, attributes=attributes, pictures=pictures)
 
 
 def apply(projections: Projections, log_gains: np.ndarray, displacement: np.ndarray) -> Projections:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from besselflow.report.corrections import describe_corrections
 from besselflow.report.facts import CITATION, acquisition_facts, fit_facts, methods_paragraph
 from besselflow.report.figures import draw_along_depth
 from besselflow.report.history import flatten, read_benchmarks, training_figure
@@ -72,6 +73,7 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         several=math.prod(measured.data.shape[:2]) > 1,
         pictures=pictures,
         trust=describe_trust(inputs, measured, scores, ranking) if inputs.validation else None,
+        corrections=describe_corrections(measured),
         viewer=viewer_data(pictures, inputs, measured, slices),
         columns=columns,
         slices_name=Path(inputs.slices).name,
