@@ -117,6 +117,7 @@ def as_projections(acquisition: SimulatedAcquisition, settings: Corrections | No
         raw,
         data=pixels.intensity,
         masked=pixels.masked,
+        pictures=pixels.pictures,
         attributes={"corrections": pixels.record},
     )
     return correct_whole(corrected, np.arange(count), settings)

@@ -1,4 +1,4 @@
-"""The corrections of whole projections, given all others: motion, brightness and drift."""
+"""The corrections of whole projections, given all others: motion, drift and brightness."""
 
 from __future__ import annotations
 
@@ -69,13 +69,14 @@ def correct_whole(
     mean = _completed(projections, mean, region)
     off = {"applied": False, "why_not": "it is switched off"}
     record |= {"laser": off, "drift": off}
-    if settings.laser == "auto":
-        values, record["laser"] = _fluctuation(projections, mean, acquired, why_not)
-        log_gains += values
-        mean = [stack * np.exp(-values)[:, None, None] for stack in mean]
+    # Displaced structures look dimmer to their neighbours, so that displacements come first.
     if settings.drift == "auto":
         pixels, record["drift"] = _drift(projections, mean, why_not)
         displacement += pixels
+        mean = [_moved_back(stack, pixels) for stack in mean]
+    if settings.laser == "auto":
+        values, record["laser"] = _fluctuation(projections, mean, acquired, why_not)
+        log_gains += values
     corrected = apply(projections, log_gains, displacement)
     pictures = dict(projections.pictures)
     for name, axis in (("motion", 0), ("bleaching", 2), ("laser", 2), ("drift", 2)):
@@ -252,7 +253,8 @@ def _fluctuation(
     if found is None:
         return nothing, {"applied": False, "why_not": "too few projections or pixels"}
     values = found.values[0]
-    applied = bool(found.is_certain and values.std() >= _LEAST_FLUCTUATION)
+    least = max(_LEAST_FLUCTUATION, found.errors.mean())
+    applied = bool(found.is_certain and values.std() >= least)
     record = {
         "applied": applied,
         "gains": np.exp(values).tolist(),
@@ -276,7 +278,7 @@ def _drift(
         return nothing, {"applied": False, "why_not": "too few projections or pixels"}
     pixels = found.values.T
     spread = float(np.sqrt((pixels**2).mean()))
-    applied = bool(found.is_certain and spread >= _LEAST_DRIFT)
+    applied = bool(found.is_certain and spread >= max(_LEAST_DRIFT, found.errors.mean()))
     record = {
         "applied": applied,
         "pixels": pixels.tolist(),
