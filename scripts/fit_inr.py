@@ -64,6 +64,7 @@ def main(
         for number, unit in enumerate(mine, start=1):
             model = SpectralModel.from_record(spectral.records[unit.index])
             data = measured.unit_data(unit)
+            masked = measured.unit_masked(unit)
             problem = InrProblem(
                 data,
                 operator,
@@ -71,6 +72,7 @@ def main(
                 measured.attributes["scale"][unit.t][unit.c],
                 model,
                 operator.forward(np.asarray(spectral.arrays["volume"][unit.index])),
+                masked,
             )
             start, own = None, settings
             if before is not None and continues(before[0], unit, tiling.chain):
@@ -84,6 +86,7 @@ def main(
                 operator.matrix,
                 () if operator.lateral is None else operator.lateral.kernel,
                 data,
+                () if masked is None else masked,
                 *(weight.numpy() for weight in (start or {}).values()),
             )
             label = "fit" if len(mine) == 1 else f"fit of unit {number} of {len(mine)}"

@@ -1,6 +1,7 @@
 """Turn a raw stack into the canonical projection store.
 
-Counts become photons where offset and gain are known. Projections are sorted by stage position.
+Counts become photons where offset and gain are known, and what is wrong with the pixels is masked
+or corrected (`besselflow.corrections`). Projections are sorted by stage position.
 The output grid is the ground truth's where there is one, with z = 0 at its first slice; else it
 holds every slice that any projection sees.
 """
@@ -13,7 +14,10 @@ import numpy as np
 
 from besselflow.acquisition import Acquisition, Frames, open_acquisition
 from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
-from besselflow.corrections import counts_to_intensity, intensity_scale
+from besselflow.config import Corrections
+from besselflow.corrections import intensity_scale
+from besselflow.corrections.pixels import correct_pixels
+from besselflow.corrections.whole import correct_whole
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
 from besselflow.projection import AxialGrid
@@ -39,6 +43,7 @@ def main(
     halo: int = 24,
     frames: Frames = "average",
     overrule: bool = False,
+    corrections: Corrections | None = None,
 ) -> None:
     """Write the projection store.
 
@@ -68,6 +73,8 @@ def main(
         ``average`` or ``time``: what becomes of frames that were repeated at one position.
     overrule : bool
         Whether the stage CSV counts where the acquisition states other positions.
+    corrections : Corrections or None
+        What to correct; None for the defaults.
     """
     stack = open_acquisition(acquisition, frames)
     announce_acquisition(stack)
@@ -83,7 +90,11 @@ def main(
             np.median(np.diff(np.sort(positions))),
         )
     order = np.argsort(positions)
-    intensity = counts_to_intensity(stack.data[:, :, order], offset, gain)
+    counts = stack.data[:, :, order]
+    require_finite(counts)
+    corrections = corrections or Corrections()
+    corrected = correct_pixels(counts, offset, gain, corrections)
+    intensity = corrected.intensity
     unit = "photons" if gain else "counts"
     if ground_truth is not None:
         slices = open_acquisition(ground_truth).data.shape[2]
@@ -94,7 +105,7 @@ def main(
         "sample": sample,
         "spacing_by_default": by_default,
         "acquisition": stack.provenance(),
-        **describe(stack.data, intensity),
+        "corrections": corrected.record,
     }
     kernel = None
     if lateral_psf is not None:
@@ -111,7 +122,11 @@ def main(
         unit=unit,
         attributes=attributes,
         lateral_kernel=kernel,
+        masked=corrected.masked,
+        pictures=corrected.pictures,
     )
+    projections = correct_whole(projections, order, corrections)
+    projections.attributes.update(describe(counts, projections.data))
     logger.info(
         "%d projections of %d x %d pixels, %d slices to reconstruct, intensity in %s",
         *intensity.shape[2:],
@@ -146,30 +161,35 @@ def announce(psf: LateralPsf, halo: int) -> None:
         )
 
 
+def require_finite(counts: da.Array) -> None:
+    """Refuse an acquisition with a pixel that is not a finite number.
+
+    Raises
+    ------
+    InputError
+        There is one.
+    """
+    if counts.dtype.kind == "f" and not bool(da.isfinite(counts).all().compute()):
+        raise InputError(
+            "the acquisition holds pixels that are not finite numbers; "
+            "export it again as integers, or replace them"
+        )
+
+
 def describe(counts: da.Array, intensity: da.Array) -> dict[str, object]:
     """Measure what later stages need to know of the intensities.
 
     Parameters
     ----------
     counts, intensity : dask.array.Array, shape (T, C, P, Y, X)
-        Raw and converted.
+        Raw and corrected.
 
     Returns
     -------
     dict
         ``scale`` (T lists of C values): the 99.9th percentile; ``saturated_fraction``: share of
         pixels at the largest value of the file's type (0 for floats).
-
-    Raises
-    ------
-    InputError
-        A pixel is not a finite number.
     """
-    if not bool(da.isfinite(intensity).all().compute()):
-        raise InputError(
-            "the acquisition holds pixels that are not finite numbers; "
-            "export it again as integers, or replace them"
-        )
     times, channels, *image = intensity.shape
     stride = max(1, math.isqrt(math.prod(image) // _PIXELS_FOR_STATISTICS))
     scale = []
@@ -195,4 +215,5 @@ if __name__ == "__main__":
         **snakemake.params.reading,
         sample=snakemake.wildcards.sample,
         projections_path=snakemake.output.projections,
+        corrections=Corrections(**snakemake.params.corrections),
     )

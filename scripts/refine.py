@@ -76,17 +76,22 @@ def main(
             model = SpectralModel.from_record(spectral.records[unit.index])
             mean = np.asarray(spectral.arrays["volume"][unit.index])
             expected = measured.operator.forward(mean)
-            variance = pixel_variance(expected, model.noise_variance, model.mean)
+            data, masked = measured.unit_data(unit), measured.unit_masked(unit)
+            variance = pixel_variance(expected, model.noise_variance, model.mean, masked)
+            if masked is not None:
+                # The denoiser looks at the projections, and has learnt from full ones.
+                data = np.where(masked, expected, data)
             relative = lambda array, by=scale: np.asarray(array) / np.float32(by)  # noqa: E731
             problem = RefinementProblem(
                 inr=relative(inr.arrays["volume"][unit.index]),
                 spectral=relative(mean),
-                projections=relative(measured.unit_data(unit)),
+                projections=relative(data),
                 operator=measured.operator,
                 positions_um=measured.positions_um,
                 centres_um=measured.grid.centres_um,
                 noise=math.sqrt(model.noise_variance) / scale,
                 variance=relative(variance, scale**2),
+                masked=masked,
             )
             label = "sampling" if len(mine) == 1 else f"sampling unit {number} of {len(mine)}"
             found = sample_posterior(problem, prior, settings, seed + unit.index, device, label)

@@ -160,6 +160,7 @@ def weights_by_prediction(check: Check, acquisition: Projections) -> list[dict[s
     for channel in range(shape[1]):
         record = next(spectral.records[unit.index] for unit in units if unit.c == channel)
         light = operator.forward(np.asarray(expected[0, channel]))
+        masked = whole.masked_at(0, channel, slice(None), slice(None))
         weights.append(
             stacking_weights(
                 {
@@ -169,7 +170,7 @@ def weights_by_prediction(check: Check, acquisition: Projections) -> list[dict[s
                 ask(question, np.asarray(whole.data[0, channel])),
                 ask(
                     np.square(question),
-                    pixel_variance(light, record["noise_variance"], record["mean"]),
+                    pixel_variance(light, record["noise_variance"], record["mean"], masked),
                 ),
             )
         )

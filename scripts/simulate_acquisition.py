@@ -307,6 +307,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--drift", type=float, default=0.0, metavar="UM", help="lateral, per projection")
     add("--bleaching", type=float, default=0.0, metavar="SHARE", help="lost by the end, 0 to 1")
     add("--hot-pixels", type=float, default=0.0, metavar="SHARE", help="of all pixels, 0 to 1")
+    add(
+        "--jitter", type=float, default=0.0, metavar="UM", help="lateral, each projection by itself"
+    )
+    add("--laser", type=float, default=0.0, metavar="SHARE", help="its fluctuation, 0 to 1")
+    add("--scan-phase", type=float, default=0.0, metavar="PIXELS", help="of odd lines, along x")
     add("--seed", type=int, default=0, help="of the noise (default 0)")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--name", required=True, help="sample name, and stem of the files")
@@ -324,7 +329,14 @@ if __name__ == "__main__":
                 args.step,
                 args.voxel_size,
                 Detector(args.photons, args.gain, args.offset, args.read_noise, args.bit_depth),
-                Disturbance(args.drift, args.bleaching, args.hot_pixels),
+                Disturbance(
+                    drift_um=args.drift,
+                    bleaching=args.bleaching,
+                    hot_pixels=args.hot_pixels,
+                    jitter_um=args.jitter,
+                    laser=args.laser,
+                    scan_phase=args.scan_phase,
+                ),
                 args.seed,
                 args.out,
                 args.name,

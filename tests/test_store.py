@@ -284,7 +284,8 @@ def test_projections_round_trip(tmp_path, shape, kernel):
     np.testing.assert_array_equal(
         found.unit_data(unit), data[unit.t, unit.c, :, unit.tile.y, unit.tile.x]
     )
-    assert zarr.open_array(str(tmp_path / "p.zarr")).metadata.dimension_names == (
+    array = zarr.open_group(str(tmp_path / "p.zarr"), mode="r")["intensity"]
+    assert array.metadata.dimension_names == (
         "t",
         "c",
         "p",
@@ -307,10 +308,10 @@ def acquisition(lateral_kernel=None, shape=(1, 1, 2, 30, 20)):
 
 def test_stores_without_a_lateral_kernel_still_open(tmp_path):
     write_projections(tmp_path / "p.zarr", acquisition())
-    array = zarr.open_array(str(tmp_path / "p.zarr"), mode="r+")
-    values = dict(array.attrs["besselflow"])
+    group = zarr.open_group(str(tmp_path / "p.zarr"), mode="r+")
+    values = dict(group.attrs["besselflow"])
     del values["lateral_kernel"]
-    array.attrs["besselflow"] = values
+    group.attrs["besselflow"] = values
     assert open_projections(tmp_path / "p.zarr").lateral_kernel is None
 
 

@@ -89,10 +89,11 @@ def take(
 ) -> Projections:
     """Return some projections of one time point and a lateral region, on the same depth grid."""
     scale = projections.attributes.get("scale")
-    members = projections.members_um
+    members, masked = projections.members_um, projections.masked
     return replace(
         projections,
         data=projections.data[t : t + 1, :, chosen, *region],
+        masked=None if masked is None else masked[t : t + 1, :, chosen, *region],
         positions_um=projections.positions_um[chosen],
         attributes=projections.attributes | ({"scale": [scale[t]]} if scale else {}),
         members_um=members and [members[p] for p in chosen],
@@ -137,6 +138,10 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
     thinning = Thinning.of(count, every)
     whole = take(projections, list(range(count)), t, region)
     images = [whole.data[:, :, group].mean(axis=2) for group in thinning.groups]
+    masked = whole.masked
+    if masked is not None:
+        # A mean is no measurement where one of its members isn't.
+        masked = da.stack([masked[:, :, group].any(axis=2) for group in thinning.groups], axis=2)
     members = [[float(whole.positions_um[p]) for p in group] for group in thinning.groups]
     y, x = ([window.start, window.stop] for window in region)
     taken = {"projections": thinning.withheld, "folded": [list(pair) for pair in thinning.folded]}
@@ -147,6 +152,8 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
         positions_um=thinning.apply(whole.positions_um),
         attributes=whole.attributes | {"held_out": taken},
         members_um=members if thinning.folded else None,
+        masked=masked,
+        pictures={},
     )
 
 
@@ -221,12 +228,15 @@ def prediction_errors(
         variance = np.full(measured.shape, np.nan)
         if noise is not None:
             variance = noise.variance_of(t, c, operator, *region)
+        masked = whole.masked_at(0, c, slice(None), slice(None))
+        masked = np.zeros(measured.shape, bool) if masked is None else masked
         peak = float(measured[taken["projections"]].max())
         for method, volume in volumes.items():
             predicted = operator.forward(np.asarray(volume[0, c]))
             for name, question in questions.items():
-                squares = _block_means(np.square(ask(question, predicted - measured)))
-                variances = _block_means(ask(np.square(question), variance))
+                kept = ask(np.square(question), masked) == 0
+                squares = _block_means(np.square(ask(question, predicted - measured)), kept)
+                variances = _block_means(ask(np.square(question), variance), kept)
                 for weights, *values in zip(question, squares, variances, strict=True):
                     index = int(np.argmax(weights))
                     z_um = np.average(whole.positions_um[: len(weights)], weights=np.abs(weights))
@@ -295,13 +305,18 @@ def rank_predictions(table: pd.DataFrame, question: str | None = None) -> list[P
     return ranking
 
 
-def _block_means(stack: np.ndarray) -> np.ndarray:
-    """Average each image over a grid of blocks, shape (P, blocks)."""
+def _block_means(stack: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Average the kept pixels of each image over a grid of blocks, shape (P, blocks).
+
+    A block of which nothing is kept counts as 0, in the errors of all methods alike.
+    """
+    stack = np.where(kept, stack, 0.0)
     rows = np.array_split(np.arange(stack.shape[1]), min(_BLOCKS_PER_EDGE, stack.shape[1]))
     columns = np.array_split(np.arange(stack.shape[2]), min(_BLOCKS_PER_EDGE, stack.shape[2]))
     return np.stack(
         [
-            stack[:, r[0] : r[-1] + 1, k[0] : k[-1] + 1].mean(axis=(1, 2))
+            stack[:, r[0] : r[-1] + 1, k[0] : k[-1] + 1].sum(axis=(1, 2))
+            / np.maximum(kept[:, r[0] : r[-1] + 1, k[0] : k[-1] + 1].sum(axis=(1, 2)), 1)
             for r in rows
             for k in columns
         ],

@@ -6,9 +6,16 @@ import numpy as np
 
 # Read noise and the error of the expected intensity, as a share of the variance at the mean.
 _VARIANCE_FLOOR = 0.08
+EXCLUDED = 1e4
+"""Factor of the variance of a masked pixel: it counts as one ten-thousandth of a measurement."""
 
 
-def pixel_variance(expected: np.ndarray, noise_variance: float, mean: float) -> np.ndarray:
+def pixel_variance(
+    expected: np.ndarray,
+    noise_variance: float,
+    mean: float,
+    masked: np.ndarray | None = None,
+) -> np.ndarray:
     """Return the noise variance of each measured pixel.
 
     It grows with the expected intensity as that of photons does, and at the mean intensity it is
@@ -22,6 +29,9 @@ def pixel_variance(expected: np.ndarray, noise_variance: float, mean: float) -> 
         Fitted variance of a projected pixel.
     mean : float
         Mean intensity.
+    masked : numpy.ndarray of bool, shape (P, Y, X), or None
+        Pixels that hold no measurement (saturated, hot, beyond the edge); their variance is
+        `EXCLUDED` times as large. It stays finite, so that every solve stays regular.
 
     Returns
     -------
@@ -30,4 +40,7 @@ def pixel_variance(expected: np.ndarray, noise_variance: float, mean: float) -> 
     """
     relative = np.maximum(expected, 0) / max(mean, 1e-9)
     share = (relative + _VARIANCE_FLOOR) / (1 + _VARIANCE_FLOOR)
-    return (noise_variance * share).astype(np.float32)
+    variance = noise_variance * share
+    if masked is not None:
+        variance = np.where(masked, EXCLUDED * variance, variance)
+    return variance.astype(np.float32)

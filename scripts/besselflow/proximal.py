@@ -19,6 +19,7 @@ _WIDEST_BAND = 3
 RESIDUAL = {4: 1e-6, 8: 1e-8}
 """Bytes of a number -> relative residual at which the conjugate gradients end."""
 _MOST_ITERATIONS = 500
+_FAR_ABOVE = 300.0
 
 
 def solve_pixels(gram: np.ndarray, misfit, ratio):
@@ -99,7 +100,8 @@ def solve_blurred(gram: np.ndarray, squared: np.ndarray, misfit, ratio):
 
     The preconditioner is the exact inverse for the geometric mean of the ratios, whose solution is
     also the start. The number of iterations grows with the root of the largest over the smallest
-    ratio: some twenty for photon noise.
+    ratio: some twenty for photon noise. Pixels whose ratio is far above all others, such as masked
+    ones, are left out of both, and each is preconditioned by its own ratio.
 
     Parameters
     ----------
@@ -120,14 +122,21 @@ def solve_blurred(gram: np.ndarray, squared: np.ndarray, misfit, ratio):
     """
     right, diagonal = to_double(misfit), to_double(_positive(ratio, misfit))
     values, vectors = np.linalg.eigh(gram)
-    typical = float(namespace(right).exp(namespace(right).log(diagonal).mean()))
+    library = namespace(right)
+    typical = float(library.exp(library.log(diagonal).mean()))
+    ordinary = diagonal <= _FAR_ABOVE * typical
+    everywhere = bool(ordinary.all())
+    if not everywhere:
+        typical = float(library.exp(library.log(diagonal[ordinary]).mean()))
     inverse = 1 / (np.maximum(values, 0)[:, None, None] * squared + typical)
 
     def system(w):
         return scale_modes(multiply(gram, w), squared) + diagonal * w
 
     def precondition(r):
-        return multiply(vectors, scale_modes(multiply(vectors.T, r), inverse))
+        within = r if everywhere else r * ordinary
+        w = multiply(vectors, scale_modes(multiply(vectors.T, within), inverse))
+        return w if everywhere else library.where(ordinary, w, r / diagonal)
 
     def inner(a, b):
         return (a * b).sum(axis=(-3, -2, -1), keepdims=True)

@@ -25,6 +25,13 @@ import tifffile
 from scipy.ndimage import shift
 
 from besselflow.beam import AxialProfile, blur
+from besselflow.disturbance import (
+    Disturbance,
+    check_range,
+    dark_photons,
+    displacements,
+    remaining_brightness,
+)
 from besselflow.projection import AxialGrid, AxialProjection
 
 _TOLERANCE = 1e-6
@@ -61,10 +68,10 @@ class Detector:
 
     def __post_init__(self) -> None:
         """Refuse values that no detector has."""
-        _check_range("photons", self.photons, 0, np.inf, above=True)
-        _check_range("gain", self.gain, 0, np.inf, above=True)
-        _check_range("offset", self.offset, 0, np.inf)
-        _check_range("read_noise", self.read_noise, 0, np.inf)
+        check_range("photons", self.photons, 0, np.inf, above=True)
+        check_range("gain", self.gain, 0, np.inf, above=True)
+        check_range("offset", self.offset, 0, np.inf)
+        check_range("read_noise", self.read_noise, 0, np.inf)
         if self.bit_depth not in range(1, 17):
             raise ValueError(f"bit_depth must be a whole number from 1 to 16, not {self.bit_depth}")
 
@@ -105,39 +112,6 @@ class Detector:
 
     def _digitise(self, counts: np.ndarray) -> np.ndarray:
         return np.clip(np.rint(counts), 0, self.saturation).astype(np.uint16)
-
-
-@dataclass(frozen=True)
-class Disturbance:
-    """What goes wrong during an acquisition.
-
-    Attributes
-    ----------
-    drift_um : float
-        Standard deviation of the lateral random walk, per axis and projection, in micrometres.
-    bleaching : float
-        Share of the brightness that is lost between the first and the last projection, decaying
-        exponentially; 0 to below 1.
-    hot_pixels : float
-        Share of the pixels with a strong dark signal in every projection; 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        A value is outside its range.
-    """
-
-    drift_um: float = 0.0
-    bleaching: float = 0.0
-    hot_pixels: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse values without a meaning."""
-        _check_range("drift_um", self.drift_um, 0, np.inf)
-        _check_range("hot_pixels", self.hot_pixels, 0, 1)
-        _check_range("bleaching", self.bleaching, 0, 1)
-        if self.bleaching == 1:
-            raise ValueError("bleaching must be below 1: an exponential never loses everything")
 
 
 @dataclass(frozen=True)
@@ -203,8 +177,8 @@ def stage_positions(
     ValueError
         A length is not positive, or the volume is thinner than the beam's support.
     """
-    _check_range("spacing_um", spacing_um, 0, np.inf, above=True)
-    _check_range("step_um", step_um, 0, np.inf, above=True)
+    check_range("spacing_um", spacing_um, 0, np.inf, above=True)
+    check_range("step_um", step_um, 0, np.inf, above=True)
     if n_slices < 1:
         raise ValueError(f"the volume must have at least one slice, not {n_slices}")
     low, high = profile.support_um
@@ -274,19 +248,24 @@ def simulate_acquisition(
     operator = AxialProjection.from_geometry(profile, positions, grid)
 
     rng = np.random.default_rng(seed)
-    drift_um = _random_walk(rng, len(positions), disturbance.drift_um)
-    brightness = _remaining_brightness(len(positions), disturbance.bleaching)
-    hot, hot_photons = _dark_photons(rng, volume.shape[1:], disturbance.hot_pixels, detector)
+    # What came later draws from a stream of its own, so that a seed still gives what it gave.
+    later = np.random.default_rng([seed, 1])
+    drift_um = displacements(rng, later, len(positions), disturbance)
+    brightness = remaining_brightness(later, len(positions), disturbance)
+    hot, hot_photons = dark_photons(rng, volume.shape[1:], disturbance.hot_pixels, detector.photons)
 
     # A lateral displacement commutes with a projection along z, and here it is cheaper after it.
     photons = detector.photons * operator.forward(volume.astype(float))
     if lateral_kernel is not None:
         photons = blur(photons, lateral_kernel)
-    if disturbance.drift_um > 0:
+    if drift_um.any():
         pixels = drift_um / voxel[1:]
         photons = np.stack(
             [shift(p, d, order=3, mode="nearest") for p, d in zip(photons, pixels, strict=True)]
         )
+    if disturbance.scan_phase:
+        odd = (0, 0, disturbance.scan_phase)
+        photons[:, 1::2] = shift(photons[:, 1::2], odd, order=3, mode="nearest")
     photons = np.maximum(photons, 0.0) * brightness[:, None, None]
     counts = detector.expose(photons + hot_photons, rng)
     truth = {
@@ -460,28 +439,6 @@ def write_complete(path: Path | str, write: Callable[[Path], None]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _random_walk(rng: np.random.Generator, n_steps: int, step_um: float) -> np.ndarray:
-    steps = rng.normal(0.0, 1.0, (n_steps, 2)) * step_um
-    # The first projection is the reference that the ground truth is aligned with.
-    steps[0] = 0.0
-    return np.cumsum(steps, axis=0)
-
-
-def _remaining_brightness(n_projections: int, loss: float) -> np.ndarray:
-    elapsed = np.arange(n_projections) / max(n_projections - 1, 1)
-    return (1 - loss) ** elapsed
-
-
-def _dark_photons(
-    rng: np.random.Generator, shape: tuple[int, ...], share: float, detector: Detector
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask of hot pixels (Y, X) and their dark signal in photons (Y, X)."""
-    hot = np.zeros(int(np.prod(shape)), bool)
-    hot[rng.permutation(hot.size)[: round(share * hot.size)]] = True
-    hot = hot.reshape(shape)
-    return hot, np.where(hot, detector.photons * rng.uniform(0.5, 3.0, shape), 0.0)
-
-
 def _checked_voxel_size(voxel_size_um: Sequence[float]) -> np.ndarray:
     voxel = np.asarray(voxel_size_um, float)
     if voxel.shape != (3,) or not np.all(np.isfinite(voxel) & (voxel > 0)):
@@ -494,11 +451,3 @@ def _checked_voxel_size(voxel_size_um: Sequence[float]) -> np.ndarray:
 def _check_name(name: str) -> None:
     if not name or name.startswith(".") or any(mark in name for mark in "/\\\t\n"):
         raise ValueError(f'name "{name}" must be a plain file name without folders')
-
-
-def _check_range(name: str, value: float, low: float, high: float, above: bool = False) -> None:
-    within = (low < value if above else low <= value) and value <= high
-    if not (within and np.isfinite(value)):
-        bound = f"above {low:g}" if above else f"at least {low:g}"
-        bound += f" and at most {high:g}" if np.isfinite(high) else ""
-        raise ValueError(f"{name} must be a number {bound}, not {value}")

@@ -133,7 +133,8 @@ def examine(volume: da.Array, projections: Projections, noise: Noise | None = No
 
     The reduced chi-square is the mean of :math:`(A v - y)^2 / \sigma^2`. It divides by the number
     of measurements, not by that minus the number of fitted parameters, which is not defined for a
-    regularised volume: a fit that follows the share f of the noise leaves 1 - f.
+    regularised volume: a fit that follows the share f of the noise leaves 1 - f. Masked pixels are
+    no measurements, and have no part in it.
 
     One pass over the volume, in lateral tiles of all depths, so that memory does not grow with its
     area.
@@ -163,8 +164,8 @@ def examine(volume: da.Array, projections: Projections, noise: Noise | None = No
     )
     bins = (-(-height // bin_pixels), -(-width // bin_pixels))
     energies = np.zeros((2, n_times, n_channels, operator.n_slices))
-    squares = np.zeros((n_times, n_channels, count))
-    map_squares, map_pixels = np.zeros((n_channels, *bins)), np.zeros(bins)
+    squares, measurements = np.zeros((2, n_times, n_channels, count))
+    map_squares, map_measurements = np.zeros((2, n_channels, *bins))
     product, pairs = 0.0, 0
     margin = _reach(operator)
     for t, c in np.ndindex(n_times, n_channels):
@@ -186,21 +187,24 @@ def examine(volume: da.Array, projections: Projections, noise: Noise | None = No
                 continue
             residual = seen[own] - np.asarray(data[t, c, :, y, x])
             residual /= np.sqrt(noise.variance_of(t, c, operator, wide_y, wide_x)[own])
+            masked = projections.masked_at(t, c, y, x)
+            kept = np.ones(residual.shape, bool) if masked is None else ~masked
+            residual *= kept
             part = np.square(residual, dtype=np.float64)
             squares[t, c] += part.sum(axis=(1, 2))
+            measurements[t, c] += kept.sum(axis=(1, 2))
             place = (_binned(y, bin_pixels), _binned(x, bin_pixels))
             map_squares[c, *place] += _bin_sums(part.sum(axis=0), bin_pixels)
-            if t == c == 0:
-                map_pixels[place] = _bin_sums(np.ones(part.shape[1:]), bin_pixels)
+            map_measurements[c, *place] += _bin_sums(kept.sum(axis=0), bin_pixels)
             for axis in (1, 2):
                 one, other = _neighbours(residual, axis)
                 product += float(np.sum(one * other, dtype=np.float64))
-                pairs += one.size
+                pairs += np.count_nonzero(np.logical_and(*_neighbours(kept, axis)))
     known = noise is not None
     return Examination(
         *energies,
-        chi2_by_projection=squares / (height * width) if known else None,
-        chi2_map=(map_squares / (map_pixels * count * n_times)).astype(np.float32)
+        chi2_by_projection=squares / np.maximum(measurements, 1) if known else None,
+        chi2_map=(map_squares / np.maximum(map_measurements, 1)).astype(np.float32)
         if known
         else None,
         bin_pixels=bin_pixels,

@@ -20,6 +20,7 @@ rule preprocess:
         beam=beam_settings,
         reading=reading_settings,
         settings=intensity_settings,
+        corrections=CONFIG.corrections.model_dump(),
     message:
         "{wildcards.sample}: reading the projections"
     script:

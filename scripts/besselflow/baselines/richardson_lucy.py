@@ -10,7 +10,10 @@ _SMALLEST = 1e-6
 
 
 def richardson_lucy(
-    projections: np.ndarray, operator: AxialProjection, iterations: int
+    projections: np.ndarray,
+    operator: AxialProjection,
+    iterations: int,
+    masked: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run the classical iteration from a constant volume.
 
@@ -26,6 +29,9 @@ def richardson_lucy(
         How the volume was measured.
     iterations : int
         Number of iterations; noise grows with it.
+    masked : numpy.ndarray of bool, shape (P, Y, X), or None
+        Pixels that hold no measurement, which have no say: each is taken to be what the volume so
+        far predicts, which is the step of expectation maximisation for missing counts.
 
     Returns
     -------
@@ -33,12 +39,15 @@ def richardson_lucy(
         Not negative.
     """
     measured = np.maximum(projections, 0).astype(np.float32)
+    mean = measured.mean() if masked is None else measured[~masked].mean()
     seen = operator.seen[:, None, None]
     # A blur with mirror boundaries leaves ones as they are.
     sensitivity = operator.matrix.sum(axis=0)[:, None, None].astype(np.float32)
-    volume = np.full((operator.n_slices, *measured.shape[1:]), measured.mean(), np.float32)
+    volume = np.full((operator.n_slices, *measured.shape[1:]), mean, np.float32)
     for _ in range(iterations):
         ratio = measured / np.maximum(operator.forward(volume), _SMALLEST)
+        if masked is not None:
+            ratio[masked] = 1.0
         # The rounding of a blur's transforms can leave a little below zero.
         factor = np.maximum(operator.adjoint(ratio), 0) / np.maximum(sensitivity, _SMALLEST)
         volume = np.where(seen, volume * factor, volume)

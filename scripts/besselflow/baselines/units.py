@@ -18,6 +18,7 @@ from besselflow.baselines.spectral import (
     posterior_mean,
     posterior_std,
 )
+from besselflow.baselines.spectral_masked import fill_masked
 from besselflow.config import RichardsonLucy, Spectral, Variational
 from besselflow.job import Progress, logger
 from besselflow.noise import pixel_variance
@@ -44,7 +45,9 @@ def by_interpolation(measured: Projections) -> Reconstruct:
 def by_spectral(measured: Projections, units: list[Unit], settings: Spectral) -> Reconstruct:
     """Fit the spectral Gaussian process to each time point and channel.
 
-    The arrays of a unit are its mean as ``volume``, and its standard deviation as ``std``.
+    The arrays of a unit are its mean as ``volume``, and its standard deviation as ``std``. Masked
+    pixels are excluded from the mean exactly; the fit of the spectrum sees their neighbours' guess
+    of them, and the standard deviation is that of an acquisition without masked pixels.
 
     Parameters
     ----------
@@ -65,7 +68,9 @@ def by_spectral(measured: Projections, units: list[Unit], settings: Spectral) ->
         return posterior_std(shape, operator, model, voxels)
 
     def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        model, data = model_of(unit.t, unit.c), measured.unit_data(unit)
+        model = model_of(unit.t, unit.c)
+        data = measured.unit_data(unit)
+        data = fill_masked(data, measured.unit_masked(unit), operator, model, voxels)
         arrays = {
             "volume": posterior_mean(data, operator, model, voxels),
             "std": std_of(model, data.shape[1:]),
@@ -80,7 +85,8 @@ def by_richardson_lucy(measured: Projections, settings: RichardsonLucy) -> Recon
 
     def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         data = measured.unit_data(unit)
-        volume = richardson_lucy(data, measured.operator, settings.iterations)
+        masked = measured.unit_masked(unit)
+        volume = richardson_lucy(data, measured.operator, settings.iterations, masked)
         return {"volume": volume}, {"iterations": settings.iterations}
 
     return reconstruct
@@ -121,18 +127,27 @@ def by_variational(
 
     until = Convergence(settings.iterations, settings.tolerance)
 
-    def problem_of(data: np.ndarray, start: np.ndarray, model: SpectralModel) -> VariationalProblem:
+    def problem_of(
+        data: np.ndarray, masked: np.ndarray | None, start: np.ndarray, model: SpectralModel
+    ) -> VariationalProblem:
         expected = operator.forward(start)
-        variance = pixel_variance(expected, model.noise_variance, model.mean)
+        variance = pixel_variance(expected, model.noise_variance, model.mean, masked)
         noise = math.sqrt(model.noise_variance)
-        return VariationalProblem(data, variance, operator, voxels, start, noise)
+        if masked is not None:
+            data = np.where(masked, expected, data)
+        return VariationalProblem(data, variance, operator, voxels, start, noise, masked)
 
     @cache
     def rounds_of(t: int, c: int, model: SpectralModel) -> tuple[int, dict[str, float]]:
         # The same central region in every shard.
-        data = central_region(measured, t, c)
-        start = posterior_mean(data, operator, model, voxels)
-        rounds, errors = choose_rounds(problem_of(data, start, model), until, seed)
+        window = central_window(measured)
+        data, masked = (
+            np.asarray(measured.data[t, c, :, *window]),
+            measured.masked_at(t, c, *window),
+        )
+        filled = fill_masked(data, masked, operator, model, voxels)
+        start = posterior_mean(filled, operator, model, voxels)
+        rounds, errors = choose_rounds(problem_of(data, masked, start, model), until, seed)
         logger.info("t %d, channel %d: %d Bregman rounds", t, c, rounds)
         return rounds, errors
 
@@ -144,7 +159,8 @@ def by_variational(
             weight = ROUND_WEIGHT
             rounds, errors = rounds_of(unit.t, unit.c, model)
         progress = Progress("variational", rounds * until.iterations)
-        problem = problem_of(measured.unit_data(unit), start, model)
+        data, masked = measured.unit_data(unit), measured.unit_masked(unit)
+        problem = problem_of(data, masked, start, model)
         fit = solve_variational(problem, weight, until, rounds, progress)
         record = {
             "weight": weight,
@@ -160,12 +176,12 @@ def by_variational(
     return reconstruct
 
 
-def central_region(measured: Projections, t: int, c: int) -> np.ndarray:
-    """Return the projections of a small central region, shape (P, y, x)."""
+def central_window(measured: Projections) -> tuple[slice, slice]:
+    """Return a small central region (y, x)."""
     height, width = measured.data.shape[3:]
     size = _PIXELS_TO_CHOOSE_ROUNDS
     y, x = max(0, (height - size) // 2), max(0, (width - size) // 2)
-    return np.asarray(measured.data[t, c, :, y : y + size, x : x + size])
+    return slice(y, y + size), slice(x, x + size)
 
 
 def fit_place(

@@ -83,6 +83,9 @@ class VariationalProblem:
         Typical standard deviation of a projected pixel, the unit of intensity in which a weight is
         meant: it then means the same at every light level. It must be the same for all tiles of a
         volume, or the penalty differs between them.
+    masked : numpy.ndarray of bool, shape (P, Y, X), or None
+        Pixels that hold no measurement. Their variance says how little they count; here they are
+        left out of what is said about the misfit.
     """
 
     projections: np.ndarray
@@ -91,6 +94,13 @@ class VariationalProblem:
     voxel_size_um: tuple[float, float, float]
     start: np.ndarray
     noise: float
+    masked: np.ndarray | None = None
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Boolean (P, Y, X): the pixels that hold a measurement."""
+        shape = self.projections.shape
+        return np.ones(shape, bool) if self.masked is None else ~self.masked
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,7 @@ def bregman(
     """Yield the solution after each Bregman round; the parameters are as above."""
     solver = _Solver(problem, weight)
     measured = solver.to_units(problem.projections)
+    kept = torch.from_numpy(problem.kept)
     aimed, iterations = measured, 0
 
     def report(number: int, done: int, gap: float) -> None:
@@ -184,7 +195,7 @@ def bregman(
         gap = solver.run(aimed, until, partial(report, number))
         iterations += solver.iterations
         residual = measured - problem.operator.forward(solver.volume)
-        chi2 = float((residual.square() / solver.variance).mean())
+        chi2 = float((residual.square() / solver.variance)[kept].mean())
         volume = (solver.volume * problem.noise).numpy()
         objective = solver.objective(aimed) / volume.size
         report(number, until.iterations, gap)
@@ -216,7 +227,7 @@ def choose_rounds(
         Number of rounds (as text) -> squared error of the prediction as a share of the noise
         variance. It is an estimate, and may fall below 0 where it is small.
     """
-    measured, variance = problem.projections, problem.variance
+    measured, variance, kept = problem.projections, problem.variance, problem.kept
     noise = np.random.default_rng(seed).standard_normal(measured.shape, dtype=np.float32)
     noise *= np.sqrt(variance)
     training = replace(
@@ -230,7 +241,8 @@ def choose_rounds(
     errors: list[float] = []
     for fit in bregman(training, ROUND_WEIGHT, until, _MOST_ROUNDS):
         misfit = problem.operator.forward(fit.volume) - unseen
-        total = np.sum(misfit**2, dtype=np.float64) / np.sum(variance, dtype=np.float64)
+        total = np.sum(misfit[kept] ** 2, dtype=np.float64)
+        total /= np.sum(variance[kept], dtype=np.float64)
         errors.append(float(total) - constant)
         if len(errors) - 1 - int(np.argmin(errors)) >= _ROUNDS_WITHOUT_GAIN:
             break

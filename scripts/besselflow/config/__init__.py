@@ -1,5 +1,6 @@
 """The configuration: every key, its unit, its default, and the messages for wrong ones."""
 
+from besselflow.config.corrections import Corrections
 from besselflow.config.diffusion import Microdiffusion, Prior, Refine
 from besselflow.config.judgement import Evaluate, Report, Validation
 from besselflow.config.loading import load_config
@@ -14,6 +15,7 @@ __all__ = [
     "DEFAULT_METHODS",
     "METHODS",
     "Config",
+    "Corrections",
     "Evaluate",
     "Inr",
     "Microdiffusion",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, ValidationInfo, field_validator
 
 from besselflow.config.cluster import Cluster
+from besselflow.config.corrections import Corrections
 from besselflow.config.diffusion import Microdiffusion, Prior, Refine
 from besselflow.config.judgement import Evaluate, Report, Validation
 from besselflow.config.methods import DEFAULT_METHODS, METHODS, NEEDS, Method
@@ -46,6 +47,7 @@ class Config(Section):
         description="Path of the grid of configurations that the target `ablation` compares.",
     )
     preflight: Preflight = Preflight()
+    corrections: Corrections = Corrections()
     tiling: Tiling = Tiling()
     spectral: Spectral = Spectral()
     variational: Variational = Variational()

@@ -60,6 +60,8 @@ class RefinementProblem:
         Mean standard deviation of the noise of a projection.
     variance : numpy.ndarray, shape (P, Y, X)
         Variance of the noise of each pixel.
+    masked : numpy.ndarray of bool, shape (P, Y, X), or None
+        Pixels that hold no measurement; their variance is so large that they hardly count.
     """
 
     inr: np.ndarray
@@ -70,6 +72,7 @@ class RefinementProblem:
     centres_um: np.ndarray
     noise: float
     variance: np.ndarray
+    masked: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,9 @@ class DenoisedUnit:
         self.denoiser, self.device = denoiser, device
         self.inr, self.spectral = tensor(problem.inr), tensor(problem.spectral)
         self.projections, self.variance = tensor(problem.projections), tensor(problem.variance)
+        masked = np.zeros(1, bool) if problem.masked is None else problem.masked
+        kept = np.broadcast_to(~masked, problem.projections.shape)
+        self.kept = torch.from_numpy(np.array(kept)).to(device)
         self.operator, self.noise = problem.operator, problem.noise
         self.blocks = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
 
@@ -183,9 +189,10 @@ class DenoisedUnit:
         noise^2 + r^2 times the sum of squared weights of a measured pixel. 0 where the residual is
         no larger than the noise.
         """
-        residual = float((self.operator.forward(denoised) - self.projections).square().mean())
+        residual = (self.operator.forward(denoised) - self.projections).square()
+        excess = float((residual - self.variance)[self.kept].mean())
         gain = self.operator.mean_squared_weight(tuple(self.projections.shape[-2:]))
-        return math.sqrt(max(residual - float(self.variance.mean()), 0.0) / gain)
+        return math.sqrt(max(excess, 0.0) / gain)
 
 
 @torch.no_grad()

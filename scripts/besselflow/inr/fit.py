@@ -16,7 +16,7 @@ from besselflow.device import compute_precision
 from besselflow.inr.columns import BatchPlan, UnitColumns
 from besselflow.inr.network import CoordinateNetwork, build_network
 from besselflow.inr.steps import automatic_steps
-from besselflow.noise import pixel_variance
+from besselflow.noise import EXCLUDED, pixel_variance
 from besselflow.optimisation import Plan, optimise
 from besselflow.projection import AxialProjection
 
@@ -48,6 +48,8 @@ class InrProblem:
         Spectrum, noise and mean that the spectral Gaussian process found in the sample.
     expected : numpy.ndarray, shape (P, Y, X)
         Projections of the spectral estimate, from which the noise of each pixel is judged.
+    masked : numpy.ndarray of bool, shape (P, Y, X), or None
+        Pixels that hold no measurement: their variance is so large that they hardly count.
     """
 
     projections: np.ndarray
@@ -56,10 +58,18 @@ class InrProblem:
     scale: float
     spectral: SpectralModel
     expected: np.ndarray
+    masked: np.ndarray | None = None
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Boolean (P, Y, X): the pixels that hold a measurement."""
+        shape = self.projections.shape
+        return np.ones(shape, bool) if self.masked is None else ~self.masked
 
     def noise_variance(self) -> np.ndarray:
         """Return the variance of each measured pixel, shape (P, Y, X)."""
-        return pixel_variance(self.expected, self.spectral.noise_variance, self.spectral.mean)
+        model = self.spectral
+        return pixel_variance(self.expected, model.noise_variance, model.mean, self.masked)
 
 
 def automatic_bandwidth(model: SpectralModel) -> float:
@@ -154,7 +164,8 @@ def fit_inr(
     network.precision = compute_precision(settings.precision, device)
     variance = problem.noise_variance()
     if settings.loss == "squares":
-        variance = np.full_like(variance, variance.mean())
+        mean = variance[problem.kept].mean()
+        variance = np.where(problem.kept, mean, EXCLUDED * mean).astype(np.float32)
     data = UnitColumns.of(
         problem.projections,
         variance,
@@ -218,7 +229,7 @@ def fit_inr(
         "leftover_share": share,
         "curve": curve,
         "steps": curve[-1][0],
-        "chi2": float(np.mean(residual**2 / problem.noise_variance())),
+        "chi2": float(np.mean((residual**2 / problem.noise_variance())[problem.kept])),
         "seconds": seconds,
         "parameters": sum(weight.numel() for weight in network.parameters()),
     }
@@ -244,7 +255,8 @@ def add_leftover(volume: np.ndarray, problem: InrProblem) -> tuple[np.ndarray, f
         Amplitude of what was left over, relative to that of the sample.
     """
     operator, voxel_size_um = problem.operator, problem.voxel_size_um
-    residual = problem.projections - operator.forward(volume)
+    # Where nothing was measured, nothing is left over.
+    residual = (problem.projections - operator.forward(volume)) * problem.kept
     model = fit_amplitude(residual, operator, voxel_size_um, problem.spectral)
     added = posterior_mean(residual, operator, model, voxel_size_um)
     return volume + added, model.amplitude / problem.spectral.amplitude

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from besselflow.report.agreement import describe_agreement, read_conditions
 from besselflow.report.cautions import collect_cautions
+from besselflow.report.corrections import describe_corrections
 from besselflow.report.curves import draw_beam
 from besselflow.report.facts import CITATION, acquisition_facts, fit_facts, methods_paragraph
 from besselflow.report.figures import draw_along_depth
@@ -85,6 +86,7 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         place=place_name(place, measured),
         pictures=pictures,
         trust=describe_trust(inputs, measured, scores, ranking) if inputs.validation else None,
+        corrections=describe_corrections(measured),
         viewer=viewer,
         colormaps=list(COLORMAPS),
         agreement=agreement,

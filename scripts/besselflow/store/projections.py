@@ -18,6 +18,8 @@ from besselflow.store.arrays import ATTRIBUTE, shard_shape, store_blocks
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
 
+_DATA, _MASKED, _PICTURES = "intensity", "masked", "pictures"
+
 
 @dataclass(frozen=True)
 class Projections:
@@ -45,6 +47,11 @@ class Projections:
     members_um : list of list of float, or None
         Stage positions of what each projection is the mean of, where some were folded
         (`besselflow.thinning`).
+    masked : dask.array.Array of bool, shape (T, C, P, Y, X), or None
+        Pixels that hold no measurement (`besselflow.corrections`); their `data` are a guess from
+        their neighbours. None where there are none.
+    pictures : dict of str to numpy.ndarray
+        Small images of what was corrected, for the report.
     """
 
     data: da.Array
@@ -56,6 +63,8 @@ class Projections:
     attributes: dict[str, Any] = field(default_factory=dict)
     lateral_kernel: np.ndarray | None = None
     members_um: list[list[float]] | None = None
+    masked: da.Array | None = None
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def operator(self) -> AxialProjection:
@@ -113,12 +122,24 @@ class Projections:
         """Return the projections of one work unit, shape (P, y, x), float32."""
         return np.asarray(self.data[unit.t, unit.c, :, unit.tile.y, unit.tile.x])
 
+    def unit_masked(self, unit: Unit) -> np.ndarray | None:
+        """Return which of them are no measurements, shape (P, y, x), bool; None for none at all."""
+        return self.masked_at(unit.t, unit.c, unit.tile.y, unit.tile.x)
+
+    def masked_at(self, t: int, c: int, *window: slice) -> np.ndarray | None:
+        """Return the mask of a lateral window (y, x), shape (P, y, x); None for none at all."""
+        if self.masked is None:
+            return None
+        masked = np.asarray(self.masked[t, c, :, *window])
+        return masked if masked.any() else None
+
 
 def write_projections(path: Path | str, projections: Projections) -> None:
     """Write the canonical projection store.
 
     It is a plain Zarr v3 array with named dimensions rather than an OME-Zarr image: the stage
-    positions may be uneven, which OME-Zarr 0.5 has no axis for.
+    positions may be uneven, which OME-Zarr 0.5 has no axis for. With it in a group lie the mask,
+    where there is one, and the pictures of the corrections.
 
     Parameters
     ----------
@@ -130,40 +151,43 @@ def write_projections(path: Path | str, projections: Projections) -> None:
     shape = projections.data.shape
     chunks = (1, 1, min(shape[2], 64), min(shape[3], 256), min(shape[4], 256))
     kernel = projections.lateral_kernel
+    layout = {
+        "shape": shape,
+        "chunks": chunks,
+        "shards": shard_shape(shape, chunks),
+        "dimension_names": ["t", "c", "p", "y", "x"],
+    }
     with atomic_path(path) as temporary:
-        array = zarr.create_array(
-            store=str(temporary),
-            shape=shape,
-            chunks=chunks,
-            shards=shard_shape(shape, chunks),
-            dtype="float32",
-            dimension_names=["t", "c", "p", "y", "x"],
-            attributes={
-                ATTRIBUTE: {
-                    "positions_um": [float(z) for z in projections.positions_um],
-                    "profile_edges_um": projections.profile.edges_um.tolist(),
-                    "profile_weights": projections.profile.weights.tolist(),
-                    "profile_source": projections.profile.source,
-                    "grid": [
-                        projections.grid.first_um,
-                        projections.grid.spacing_um,
-                        projections.grid.n_slices,
-                    ],
-                    "pixel_size_um": list(projections.pixel_size_um),
-                    "unit": projections.unit,
-                    "attributes": projections.attributes,
-                    "lateral_kernel": None if kernel is None else np.asarray(kernel).tolist(),
-                    "members_um": projections.members_um,
-                }
-            },
-        )
-        store_blocks(projections.data, array)
+        group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
+        group.attrs[ATTRIBUTE] = {
+            "positions_um": [float(z) for z in projections.positions_um],
+            "profile_edges_um": projections.profile.edges_um.tolist(),
+            "profile_weights": projections.profile.weights.tolist(),
+            "profile_source": projections.profile.source,
+            "grid": [
+                projections.grid.first_um,
+                projections.grid.spacing_um,
+                projections.grid.n_slices,
+            ],
+            "pixel_size_um": list(projections.pixel_size_um),
+            "unit": projections.unit,
+            "attributes": projections.attributes,
+            "lateral_kernel": None if kernel is None else np.asarray(kernel).tolist(),
+            "members_um": projections.members_um,
+            "pictures": list(projections.pictures),
+        }
+        store_blocks(projections.data, group.create_array(_DATA, dtype="float32", **layout))
+        if projections.masked is not None:
+            store_blocks(projections.masked, group.create_array(_MASKED, dtype="bool", **layout))
+        for name, image in projections.pictures.items():
+            group.create_array(f"{_PICTURES}/{name}", data=np.asarray(image, np.float32))
 
 
 def open_projections(path: Path | str) -> Projections:
     """Open the canonical projection store without reading its pixels."""
-    array = zarr.open_array(str(path), mode="r")
-    values = array.attrs[ATTRIBUTE]
+    group = zarr.open_group(str(path), mode="r")
+    values = group.attrs[ATTRIBUTE]
+    array = group[_DATA]
     first, spacing, count = values["grid"]
     kernel = values.get("lateral_kernel")
     return Projections(
@@ -180,4 +204,8 @@ def open_projections(path: Path | str) -> Projections:
         attributes=values["attributes"],
         lateral_kernel=None if kernel is None else np.array(kernel),
         members_um=values.get("members_um"),
+        masked=da.from_zarr(group[_MASKED], chunks=array.shards) if _MASKED in group else None,
+        pictures={
+            name: np.asarray(group[f"{_PICTURES}/{name}"]) for name in values.get("pictures", [])
+        },
     )

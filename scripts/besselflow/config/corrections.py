@@ -1,0 +1,57 @@
+"""The section of what is corrected before anything is reconstructed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from besselflow.config.section import PositiveFloat, Section
+
+
+class Corrections(Section):
+    """From raw counts to what the beam's operator describes.
+
+    What is estimated is applied only where it is certain, and stands in the report with its error.
+    """
+
+    saturation: Literal["auto", "none"] | PositiveFloat = Field(
+        "auto",
+        description="Counts from which on a pixel is saturated: it is left out of every fit, and "
+        "predicted from all others. `auto` finds the value at which counts pile up, if there is "
+        "one; `none` takes clipped counts for measurements.",
+    )
+    hot_pixels: Literal["auto", "none"] = Field(
+        "auto",
+        description="`auto` leaves out pixels that stand out of their neighbours in every image; "
+        "it needs at least 6 images (projections times time points).",
+    )
+    scan_phase: Literal["auto", "none"] | float = Field(
+        "auto",
+        description="Displacement of the odd lines against the even ones along x, in pixels, that "
+        "is taken back: the phase of a scanner that records in both directions. `auto` estimates "
+        "it, one for all images.",
+    )
+    motion: Literal["auto", "none"] = Field(
+        "auto",
+        description="`auto` registers every time point of a series to the first, as a whole.",
+    )
+    drift: Literal["auto", "none"] = Field(
+        "auto",
+        description="`auto` takes back lateral displacements of single projections, registered "
+        "against what all others predict. It needs beams that overlap by 30 % or more: without "
+        "an overlap, a displacement can't be told from a sample that leans. What is smooth over "
+        "many projections looks like a leaning sample in any case.",
+    )
+    laser: Literal["auto", "none"] = Field(
+        "auto",
+        description="`auto` takes back the fluctuation of the brightness from projection to "
+        "projection, found in what overlapping beams have in common; not what is smooth in "
+        "depth.",
+    )
+    bleaching: Literal["auto", "none"] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        "auto",
+        description="Share of the brightness that is lost from the first to the last image, "
+        "exponentially. `auto` estimates it in series of at least 3 time points; a single stack "
+        "can't tell it from the attenuation with depth, and is then left as it is.",
+    )

@@ -1,0 +1,296 @@
+"""The corrections of whole projections, given all others: motion, drift and brightness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from scipy.ndimage import shift
+
+from besselflow.baselines.spectral import fit_spectral_model
+from besselflow.baselines.spectral_masked import fill_masked
+from besselflow.config import Corrections
+from besselflow.corrections.brightness import estimate_fluctuation, estimate_loss
+from besselflow.corrections.drift import estimate_drift
+from besselflow.corrections.motion import LEAST_PIXELS, estimate_motion
+from besselflow.corrections.pictures import section_pair
+from besselflow.job import logger
+from besselflow.store import Projections
+
+LEAST_OVERLAP = 0.3
+_REGION = 320
+_PLANES_FOR_MOTION = 8
+_LEAST_FLUCTUATION = 0.01
+_LEAST_DRIFT = 0.2
+_FLAT = 1e-6
+
+
+def correct_whole(
+    projections: Projections, acquired: np.ndarray, settings: Corrections
+) -> Projections:
+    """Take back motion, drift, and changes of the brightness.
+
+    Everything is estimated in a central region of at most 320 x 320 pixels, on all channels
+    together, and applied image by image. Motion comes first: what follows is then estimated on the
+    mean over time.
+
+    Parameters
+    ----------
+    projections : Projections
+        Intensities, sorted by stage position.
+    acquired : numpy.ndarray, shape (P,)
+        Place of each projection in the order of acquisition.
+    settings : Corrections
+        What to correct.
+
+    Returns
+    -------
+    Projections
+        Corrected, lazily; the attribute ``corrections`` says what was found.
+    """
+    times, _, count, height, width = projections.data.shape
+    region = tuple(
+        slice(max(0, (length - _REGION) // 2), (length + min(length, _REGION) + 1) // 2)
+        for length in (height, width)
+    )
+    log_gains, displacement = np.zeros((times, count)), np.zeros((times, count, 2))
+    record: dict[str, Any] = {}
+    if times > 1 and settings.motion == "auto":
+        record["motion"], displacement[:] = _motion(projections, region)
+    mean = _mean_over_time(projections.data, displacement, region)
+    lost, record["bleaching"] = _loss(projections, displacement, region, acquired, settings)
+    log_gains += lost
+    overlap = _overlap(projections)
+    enough = overlap >= LEAST_OVERLAP
+    why_not = None if enough else _too_little(overlap)
+    mean = [stack * np.exp(-lost.mean(axis=0))[:, None, None] for stack in mean]
+    mean = _completed(projections, mean, region)
+    off = {"applied": False, "why_not": "it is switched off"}
+    record |= {"laser": off, "drift": off}
+    # Displaced structures look dimmer to their neighbours, so that displacements come first.
+    if settings.drift == "auto":
+        pixels, record["drift"] = _drift(projections, mean, why_not)
+        displacement += pixels
+        mean = [_moved_back(stack, pixels) for stack in mean]
+    if settings.laser == "auto":
+        values, record["laser"] = _fluctuation(projections, mean, acquired, why_not)
+        log_gains += values
+    corrected = apply(projections, log_gains, displacement)
+    pictures = dict(projections.pictures)
+    for name, axis in (("motion", 0), ("bleaching", 2), ("laser", 2), ("drift", 2)):
+        if record.get(name, {}).get("applied"):
+            pictures[name] = section_pair(projections.data, corrected.data, axis)
+    attributes = dict(projections.attributes)
+    attributes["corrections"] = attributes.get("corrections", {}) | record
+    return replace(corrected, attributes=attributes, pictures=pictures)
+
+
+def apply(projections: Projections, log_gains: np.ndarray, displacement: np.ndarray) -> Projections:
+    """Divide by gains, move images back, and mask what comes from beyond their edges.
+
+    Parameters
+    ----------
+    projections : Projections
+    log_gains : numpy.ndarray, shape (T, P)
+    displacement : numpy.ndarray, shape (T, P, 2)
+        In pixels (y, x), as the images are displaced.
+    """
+    data, masked = projections.data.rechunk((1, 1, 1, -1, -1)), projections.masked
+    if np.abs(log_gains).max() > 0:
+        factors = np.exp(-log_gains).astype(np.float32)[:, None, :, None, None]
+        data = data * da.from_array(factors, chunks=(1, 1, 1, 1, 1))
+    if np.abs(displacement).max() > 0:
+        if masked is None:
+            masked = da.zeros(data.shape, dtype=bool, chunks=data.chunks)
+        masked = masked.rechunk(data.chunks)
+        data = data.map_blocks(_shift_block, displacement, 3, dtype=np.float32)
+        masked = masked.map_blocks(_shift_block, displacement, 1, dtype=bool)
+    return replace(projections, data=data, masked=masked)
+
+
+def _shift_block(block: np.ndarray, displacement: np.ndarray, order: int, block_info=None):
+    t, _, p = block_info[0]["chunk-location"][:3]
+    back = -displacement[t, p]
+    if not back.any():
+        return block
+    if order > 1:
+        return shift(block[0, 0, 0], back, order=order, mode="nearest")[None, None, None]
+    # What a masked pixel or the outside has a part in is masked.
+    moved = shift(block[0, 0, 0].astype(np.float32), back, order=1, mode="constant", cval=1.0)
+    return (moved > 0.01)[None, None, None]
+
+
+def _overlap(projections: Projections) -> float:
+    """Return the median overlap of neighbouring beams: 0 for none, 1 for the same depths."""
+    matrix = projections.operator.matrix
+    if len(matrix) < 2:
+        return 0.0
+    gram = matrix @ matrix.T
+    return float(np.median(np.diag(gram, 1) / np.sqrt(np.diag(gram)[1:] * np.diag(gram)[:-1])))
+
+
+def _too_little(overlap: float) -> str:
+    return (
+        f"neighbouring beams overlap by {overlap:.0%}, and {LEAST_OVERLAP:.0%} is the least that "
+        "is needed: the projections show different depths"
+    )
+
+
+def _window(data: da.Array, t: int, c: int, planes, region) -> np.ndarray:
+    return np.asarray(data[t, c, planes, region[0], region[1]], dtype=np.float32)
+
+
+def _mean_over_time(data, displacement: np.ndarray, region) -> list[np.ndarray]:
+    """Return the mean over time of every channel, motion taken back, each (P, y, x)."""
+    times, channels = data.shape[:2]
+    means = []
+    for c in range(channels):
+        total = 0.0
+        for t in range(times):
+            total = total + _moved_back(_window(data, t, c, slice(None), region), displacement[t])
+        means.append(total / times)
+    return means
+
+
+def _moved_back(stack: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+    if not displacement.any():
+        return stack
+    return np.stack(
+        [
+            shift(image, -own, order=3, mode="nearest")
+            for image, own in zip(stack, displacement, strict=True)
+        ]
+    )
+
+
+def _completed(projections: Projections, mean: list[np.ndarray], region) -> list[np.ndarray]:
+    """Let the spectral Gaussian process predict what is masked at any time."""
+    if projections.masked is None or _is_flat(mean):
+        return mean
+    operator, voxels, filled = projections.operator, projections.voxel_size_um, []
+    for c, stack in enumerate(mean):
+        masked = np.asarray(projections.masked[:, c, :, region[0], region[1]].any(axis=0))
+        model = fit_spectral_model([stack], operator, voxels)
+        filled.append(fill_masked(stack, masked, operator, model, voxels))
+    return filled
+
+
+def _some_planes(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, _PLANES_FOR_MOTION)).round().astype(int))
+
+
+def _planes_over_time(projections: Projections, displacement: np.ndarray, region) -> np.ndarray:
+    """Return some planes of all channels at all times, motion taken back, (T, N, y, x)."""
+    times, channels, count = projections.data.shape[:3]
+    planes = _some_planes(count)
+    return np.stack(
+        [
+            np.concatenate(
+                [
+                    _moved_back(
+                        _window(projections.data, t, c, planes, region), displacement[t, planes]
+                    )
+                    for c in range(channels)
+                ]
+            )
+            for t in range(times)
+        ]
+    )
+
+
+def _motion(projections: Projections, region) -> tuple[dict[str, Any], np.ndarray]:
+    nothing = np.zeros((*projections.data.shape[::2][:2], 2))
+    motion = estimate_motion(_planes_over_time(projections, nothing, region))
+    largest = float(np.abs(motion).max())
+    applied = largest >= LEAST_PIXELS
+    if applied:
+        logger.info("time points are moved by up to %.3g pixels", largest)
+    record = {"applied": applied, "pixels": motion.tolist()}
+    return record, motion[:, None, :] * float(applied)
+
+
+def _loss(
+    projections: Projections, displacement, region, acquired, settings: Corrections
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the logarithm of what is left of the brightness, (T, P), and a record."""
+    times, _, count = projections.data.shape[:3]
+    elapsed = np.arange(times)[:, None] + acquired / count
+    if settings.bleaching == "none":
+        return np.zeros((times, count)), {"applied": False, "why_not": "it is switched off"}
+    if settings.bleaching != "auto":
+        share = float(settings.bleaching)
+        rate = -np.log1p(-share) / elapsed.max() if elapsed.max() > 0 else 0.0
+        return -rate * elapsed, {"applied": True, "given": True, "share": share}
+    loss = estimate_loss(_planes_over_time(projections, displacement, region))
+    if loss is None:
+        why_not = (
+            "a single stack can't tell a loss over time from the attenuation with depth, or from "
+            "a sample that holds less further down"
+        )
+        return np.zeros((times, count)), {"applied": False, "why_not": why_not}
+    share = float(-np.expm1(-loss.per_stack * elapsed.max()))
+    record = {
+        "applied": bool(loss.is_certain),
+        "share": share,
+        "error": float(loss.error * elapsed.max()),
+        "gains": np.exp(loss.log_gains).tolist(),
+    }
+    if not loss.is_certain:
+        return np.zeros((times, count)), record
+    logger.info("%.3g %% of the brightness are lost over the series", 100 * share)
+    return -loss.per_stack * elapsed, record
+
+
+def _fluctuation(
+    projections: Projections, mean: list[np.ndarray], acquired: np.ndarray, why_not: str | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    nothing = np.zeros(len(acquired))
+    if why_not is not None or _is_flat(mean):
+        return nothing, {"applied": False, "why_not": why_not or "there is no structure"}
+    found = estimate_fluctuation(mean, projections.operator, projections.voxel_size_um, acquired)
+    if found is None:
+        return nothing, {"applied": False, "why_not": "too few projections or pixels"}
+    values = found.values[0]
+    least = max(_LEAST_FLUCTUATION, found.errors.mean())
+    applied = bool(found.is_certain and values.std() >= least)
+    record = {
+        "applied": applied,
+        "gains": np.exp(values).tolist(),
+        "spread": float(values.std()),
+        "error": float(found.errors.mean()),
+        "evidence": found.evidence,
+    }
+    if applied:
+        logger.info("the brightness of projections fluctuates by %.2g %%", 100 * values.std())
+    return (values if applied else nothing), record
+
+
+def _drift(
+    projections: Projections, mean: list[np.ndarray], why_not: str | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    nothing = np.zeros((len(mean[0]), 2))
+    if why_not is not None or _is_flat(mean):
+        return nothing, {"applied": False, "why_not": why_not or "there is no structure"}
+    found = estimate_drift(mean, projections.operator, projections.voxel_size_um)
+    if found is None:
+        return nothing, {"applied": False, "why_not": "too few projections or pixels"}
+    pixels = found.values.T
+    spread = float(np.sqrt((pixels**2).mean()))
+    applied = bool(found.is_certain and spread >= max(_LEAST_DRIFT, found.errors.mean()))
+    record = {
+        "applied": applied,
+        "pixels": pixels.tolist(),
+        "spread": spread,
+        "error": float(found.errors.mean()),
+        "evidence": found.evidence,
+        "kind": found.kind,
+    }
+    if applied:
+        logger.info("projections are displaced by %.2g pixels (%s)", spread, found.kind)
+    return (pixels if applied else nothing), record
+
+
+def _is_flat(mean: list[np.ndarray]) -> bool:
+    return any(float(np.ptp(stack)) <= _FLAT * float(np.abs(stack).max()) for stack in mean)

@@ -1,0 +1,169 @@
+"""What was corrected in the projections: a number, a sentence and a picture of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from besselflow.report.page import image_uri, to_grey
+from besselflow.store import Projections
+
+_PICTURE_EDGE = 240
+
+
+@dataclass(frozen=True)
+class CorrectionView:
+    """One correction on the page.
+
+    Attributes
+    ----------
+    title : str
+    number : str
+        What was found, in a few words.
+    sentence : str
+        What that means, and what was done.
+    before, after : str or None
+        Pictures as data URIs; None where nothing was changed.
+    caption : str
+        What the pictures show.
+    """
+
+    title: str
+    number: str
+    sentence: str
+    before: str | None = None
+    after: str | None = None
+    caption: str = ""
+
+
+def describe_corrections(measured: Projections) -> list[CorrectionView]:
+    """Return all corrections that were looked for, those that were applied first.
+
+    Parameters
+    ----------
+    measured : Projections
+        The projection store, whose attribute ``corrections`` says what was found. Empty for stores
+        without it.
+    """
+    record = measured.attributes.get("corrections", {})
+    views = []
+    for name, (title, describe, caption) in _KINDS.items():
+        if name not in record:
+            continue
+        found = record[name]
+        if found["applied"]:
+            number, sentence = describe(found)
+            pictures = _pictures(measured.pictures.get(name))
+            views.append(CorrectionView(title, number, sentence, *pictures, caption))
+        else:
+            views.append(CorrectionView(title, "not applied", _why_not(name, found)))
+    return sorted(views, key=lambda view: view.number == "not applied")
+
+
+def _pictures(pair: np.ndarray | None) -> tuple[str | None, str | None]:
+    """Draw both in one intensity window, enlarged without smoothing."""
+    if pair is None:
+        return None, None
+    # Hot pixels must not make everything else black.
+    window = (float(np.percentile(pair[1], 1)), float(np.percentile(pair[1], 99.8)))
+    window = window if window[1] > window[0] else (window[0], window[0] + 1)
+    height, width = pair.shape[1:]
+    factors = max(1, _PICTURE_EDGE // width), max(1, _PICTURE_EDGE // width)
+    if height < width / 4:
+        factors = max(1, _PICTURE_EDGE // (2 * height)), factors[1]
+    size = (width * factors[1], height * factors[0])
+    grey = (Image.fromarray(to_grey(image, window)) for image in pair)
+    uris = [image_uri(np.asarray(g.resize(size, Image.Resampling.NEAREST))) for g in grey]
+    return uris[0], uris[1]
+
+
+def _saturation(found: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"{found['share']:.3%} of the pixels",
+        f"They have {found['level']:g} counts or more, the detector's limit, and say only that the "
+        "light was brighter. They were left out of every fit, and predicted from all others.",
+    )
+
+
+def _hot_pixels(found: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"{found['pixels']} pixels ({found['share']:.3%})",
+        "They stand out of their neighbours in every image. They were left out of every fit, and "
+        "predicted from all others.",
+    )
+
+
+def _scan_phase(found: Mapping[str, Any]) -> tuple[str, str]:
+    origin = "as given" if found["given"] else f"± {found['error']:.2g}"
+    return (
+        f"{found['pixels']:.2f} pixels ({origin})",
+        "Odd lines were displaced against even ones, as by a scanner that records in both "
+        "directions, and were moved back.",
+    )
+
+
+def _motion(found: Mapping[str, Any]) -> tuple[str, str]:
+    largest = float(np.abs(found["pixels"]).max())
+    return (
+        f"up to {largest:.2g} pixels",
+        "The time points were registered to the first, each as a whole.",
+    )
+
+
+def _bleaching(found: Mapping[str, Any]) -> tuple[str, str]:
+    origin = "as given" if found.get("given") else f"± {found['error']:.2g}"
+    return (
+        f"{found['share']:.0%} lost ({origin})",
+        "The brightness fell exponentially from the first to the last image, and was restored.",
+    )
+
+
+def _laser(found: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"{found['spread']:.1%} (known to {found['error']:.1%})",
+        "The brightness fluctuated from projection to projection; structures that neighbouring "
+        "projections share were made equally bright. What is smooth in depth was left as it is.",
+    )
+
+
+def _drift(found: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"{found['spread']:.2g} pixels (known to {found['error']:.2g})",
+        "Projections were displaced laterally, and were registered against what all others "
+        "predict of them. A displacement that is smooth in depth looks like a leaning sample, and "
+        "was left as it is. Pixels from beyond the edges were left out of every fit.",
+    )
+
+
+_SECTION = "A line of the image (across) in all projections (downwards)."
+_DETAIL = "A detail of one projection."
+_KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]], str]] = {
+    "saturation": ("Saturated pixels", _saturation, _DETAIL),
+    "hot_pixels": ("Hot pixels", _hot_pixels, _DETAIL),
+    "scan_phase": ("Scan phase", _scan_phase, _DETAIL),
+    "motion": ("Motion", _motion, "A line of one projection (across) at all times (downwards)."),
+    "bleaching": ("Bleaching", _bleaching, _SECTION),
+    "laser": ("Laser", _laser, _SECTION),
+    "drift": ("Drift", _drift, _SECTION),
+}
+
+
+def _why_not(name: str, found: Mapping[str, Any]) -> str:
+    if "why_not" in found:
+        reason = found["why_not"]
+        return f"{reason[0].upper()}{reason[1:]}."
+    if name == "saturation":
+        return "Counts pile up at no value."
+    if name == "hot_pixels":
+        return "No pixel stands out of its neighbours in every image."
+    if name == "scan_phase":
+        return f"Found {found['pixels']:.2f} ± {found['error']:.2g} pixels, which is too little."
+    if name == "motion":
+        return "No time point moved by a tenth of a pixel."
+    if name == "bleaching":
+        return f"Found a loss of {found['share']:.1%} ± {found['error']:.1%}, which is not certain."
+    return "No displacement is certain." if name == "drift" else "No fluctuation is certain."

@@ -1,0 +1,215 @@
+"""Compare disturbed acquisitions with and without corrections, reconstructed by `spectral`.
+
+`python tests/benchmarks/corrections_gain.py` prints a table, volume x disturbance, with the PSNR
+per slice without corrections, with the default ones, and of an undisturbed acquisition, and what
+the corrections found. The volumes are a phantom of each kind and, where they are there, the first
+vessels and the first neuron of `../shared/bench/train`. The beam is a box of 6 slices, in steps of
+3 (overlapping) or 6. Where displacements were corrected, a further column compares with a ground
+truth that is bent as the remaining displacements say: what is smooth in depth can't be known.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import tifffile
+from scipy.ndimage import shift
+
+from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
+from besselflow.baselines.spectral_masked import fill_masked
+from besselflow.beam import box_profile
+from besselflow.config import Corrections
+from besselflow.corrections import counts_to_intensity
+from besselflow.corrections.pixels import correct_pixels
+from besselflow.corrections.whole import correct_whole
+from besselflow.phantoms import PHANTOMS, draw_phantom
+from besselflow.projection import AxialGrid
+from besselflow.simulate import (
+    Detector,
+    Disturbance,
+    SimulatedAcquisition,
+    simulate_acquisition,
+    stage_positions,
+)
+from besselflow.store import Projections
+
+TRAIN = Path(__file__).parents[3] / "shared" / "bench" / "train"
+VOXEL_UM = (1.0, 1.0, 1.0)
+SHAPE = (64, 96, 96)
+_OFFSET = 100.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A disturbed acquisition.
+
+    Attributes
+    ----------
+    name : str
+    disturbance : Disturbance
+    bit_depth : int
+        Of the detector.
+    settings : Corrections
+        Corrections to use; the defaults, but for what has to be given.
+    """
+
+    name: str
+    disturbance: Disturbance
+    bit_depth: int = 16
+    settings: Corrections = field(default_factory=Corrections)
+
+
+CASES = (
+    Case("nothing", Disturbance()),
+    Case("hot pixels, 0.3 %", Disturbance(hot_pixels=0.003)),
+    Case("11 bits instead of 16", Disturbance(), bit_depth=11),
+    Case("scan phase, 0.7 pixels", Disturbance(scan_phase=0.7)),
+    Case("laser, 10 %", Disturbance(laser=0.1)),
+    Case("bleaching, 40 %", Disturbance(bleaching=0.4)),
+    Case("bleaching, 40 %, given", Disturbance(bleaching=0.4), settings=Corrections(bleaching=0.4)),
+    Case("jitter, 1 um", Disturbance(jitter_um=1.0)),
+    Case("drift, 0.3 um a step", Disturbance(drift_um=0.3)),
+)
+
+
+def volumes() -> Iterator[tuple[str, np.ndarray]]:
+    """Yield phantoms and training volumes with their names."""
+    for kind in PHANTOMS:
+        yield f"phantom {kind}", draw_phantom(kind, SHAPE, 11, VOXEL_UM)
+    for name in ("vasculature-train-1", "dendrite-train-1"):
+        path = TRAIN / f"{name}.tif"
+        if path.is_file():
+            volume = tifffile.imread(path).astype(np.float32) - _OFFSET
+            yield name, np.clip(volume / volume.max(), 0, 1)
+        else:
+            print(f"{path} is missing: skipped")
+
+
+def acquire(volume: np.ndarray, step_um: float, case: Case) -> SimulatedAcquisition:
+    """Simulate the acquisition of a case."""
+    profile = box_profile(6.0)
+    positions = stage_positions(len(volume), VOXEL_UM[0], profile, step_um)
+    detector = Detector(bit_depth=case.bit_depth)
+    return simulate_acquisition(
+        volume, profile, positions, VOXEL_UM, detector, case.disturbance, seed=3
+    )
+
+
+def as_projections(acquisition: SimulatedAcquisition, settings: Corrections | None) -> Projections:
+    """Convert counts to photons, with corrections or without any."""
+    counts, detector = da.from_array(acquisition.counts[None, None]), Detector()
+    count = len(acquisition.positions_um)
+    raw = Projections(
+        data=counts_to_intensity(counts, detector.offset, detector.gain),
+        positions_um=acquisition.positions_um,
+        profile=box_profile(6.0),
+        grid=AxialGrid(0.0, VOXEL_UM[0], len(acquisition.seen)),
+        pixel_size_um=VOXEL_UM[1:],
+        unit="photons",
+    )
+    if settings is None:
+        return raw
+    pixels = correct_pixels(counts, detector.offset, detector.gain, settings)
+    corrected = replace(
+        raw,
+        data=pixels.intensity,
+        masked=pixels.masked,
+        pictures=pixels.pictures,
+        attributes={"corrections": pixels.record},
+    )
+    return correct_whole(corrected, np.arange(count), settings)
+
+
+def reconstruct(measured: Projections) -> np.ndarray:
+    """Return the posterior mean of the spectral Gaussian process, (Z, Y, X)."""
+    data = np.asarray(measured.data[0, 0])
+    masked = measured.masked_at(0, 0, slice(None), slice(None))
+    model = fit_spectral_model([data], measured.operator, VOXEL_UM)
+    data = fill_masked(data, masked, measured.operator, model, VOXEL_UM)
+    return posterior_mean(data, measured.operator, model, VOXEL_UM)
+
+
+def psnr(found: np.ndarray, volume: np.ndarray, positions_um: np.ndarray) -> float:
+    """Return the mean over the slices between the outermost projections, in dB."""
+    truth = volume * Detector().photons
+    between = slice(int(np.ceil(positions_um[0])), int(np.floor(positions_um[-1])) + 1)
+    peak = truth.max()
+    errors = (np.clip(found[between], 0, peak) - truth[between]) ** 2
+    return float(np.mean(10 * np.log10(peak**2 / errors.mean(axis=(1, 2)))))
+
+
+def bend(volume: np.ndarray, positions_um: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Displace every slice of a volume as the projections around it are, (P, 2) pixels."""
+    own = [np.interp(np.arange(len(volume)), positions_um, axis) for axis in pixels.T]
+    slices = zip(volume, np.transpose(own), strict=True)
+    return np.stack([shift(image, d, order=3, mode="nearest") for image, d in slices])
+
+
+def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) -> dict:
+    """Return the scores of a case."""
+    acquisition = acquire(volume, step_um, case)
+    positions = acquisition.positions_um
+    corrected = as_projections(acquisition, case.settings)
+    volume_found, found = reconstruct(corrected), corrected.attributes["corrections"]
+    scores = {
+        "uncorrected": psnr(reconstruct(as_projections(acquisition, None)), volume, positions),
+        "corrected": psnr(volume_found, volume, positions),
+        "undisturbed": undisturbed,
+        "bent": None,
+        "found": describe(found, acquisition),
+    }
+    if found["drift"]["applied"]:
+        left = acquisition.truth["drift_um"] - np.array(found["drift"]["pixels"])
+        scores["bent"] = psnr(volume_found, bend(volume, positions, left), positions)
+    return scores
+
+
+def describe(found: dict, acquisition: SimulatedAcquisition) -> str:
+    """Say what was found, and how far it is from the truth."""
+    truth, words = acquisition.truth, []
+    if found["hot_pixels"]["applied"]:
+        words.append(f"{found['hot_pixels']['pixels']} of {truth['hot_pixels'].sum()} hot pixels")
+    if found["saturation"]["applied"]:
+        words.append(f"{found['saturation']['share']:.2%} saturated")
+    if found["scan_phase"]["applied"]:
+        words.append(f"phase {found['scan_phase']['pixels']:.3f} pixels")
+    if found["laser"]["applied"]:
+        error = np.log(found["laser"]["gains"]) - np.log(truth["brightness"])
+        words.append(f"gains to {np.diff(error, 2).std() / np.sqrt(6):.3f}")
+    if found["drift"]["applied"]:
+        error = np.array(found["drift"]["pixels"]) - truth["drift_um"]
+        words.append(
+            f"displacements to {np.diff(error, 2, axis=0).std() / np.sqrt(6):.3f} pixels from one "
+            f"to the next, {np.sqrt((error**2).mean()):.2f} in all"
+        )
+    return "; ".join(words) or "-"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=float, nargs="+", default=[3.0, 6.0], help="in um")
+    parser.add_argument("--volumes", nargs="*", help="names; all by default")
+    chosen = parser.parse_args()
+    columns = ["volume", "step (um)", "disturbance", "uncorrected", "corrected", "undisturbed"]
+    columns += ["against the bent truth", "found"]
+    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
+    for name, volume in volumes():
+        if chosen.volumes and name not in chosen.volumes:
+            continue
+        for step in chosen.steps:
+            plain = acquire(volume, step, CASES[0])
+            undisturbed = psnr(reconstruct(as_projections(plain, None)), volume, plain.positions_um)
+            for case in CASES:
+                scores = measure(volume, step, case, undisturbed)
+                cells = [name, f"{step:g}", case.name]
+                for key in ("uncorrected", "corrected", "undisturbed", "bent"):
+                    cells.append("-" if scores[key] is None else f"{scores[key]:.2f}")
+                print("| " + " | ".join([*cells, scores["found"]]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

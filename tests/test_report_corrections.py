@@ -1,0 +1,68 @@
+"""The corrections on the sample page: each has a sentence, and a picture where it was used."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from besselflow.report import write_sample_report
+from besselflow.report.corrections import describe_corrections
+from besselflow.store import open_projections, remove, write_projections
+from report_samples import write_sample
+
+PAIR = np.random.default_rng(0).random((2, 40, 60)).astype(np.float32)
+FOUND = {
+    "saturation": {"applied": True, "level": 4095.0, "share": 0.00123},
+    "hot_pixels": {"applied": False, "pixels": 0, "share": 0.0},
+    "scan_phase": {"applied": True, "given": False, "pixels": 0.712, "error": 0.004},
+    "motion": {"applied": True, "pixels": [[0, 0], [1.5, -2.25]]},
+    "bleaching": {"applied": False, "why_not": "a single stack can't tell"},
+    "laser": {"applied": False, "spread": 0.0, "error": 0.01, "gains": [1.0], "evidence": 1.0},
+    "drift": {"applied": True, "spread": 0.84, "error": 0.11, "pixels": [], "evidence": 90.0},
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return write_sample(tmp_path_factory.mktemp("results"), "mouse")
+
+
+def with_corrections(inputs, record, pictures):
+    measured = open_projections(inputs.projections)
+    attributes = measured.attributes | {"corrections": record}
+    path = inputs.projections.with_name("corrected.zarr")
+    remove(path)
+    write_projections(path, replace(measured, attributes=attributes, pictures=pictures))
+    return replace(inputs, projections=path)
+
+
+def test_every_correction_has_its_sentence(inputs):
+    changed = with_corrections(inputs, FOUND, {"drift": PAIR})
+    views = {
+        view.title: view for view in describe_corrections(open_projections(changed.projections))
+    }
+    assert len(views) == len(FOUND)
+    assert views["Saturated pixels"].number == "0.123% of the pixels"
+    assert "4095 counts" in views["Saturated pixels"].sentence
+    assert views["Scan phase"].number == "0.71 pixels (± 0.004)"
+    assert views["Motion"].number == "up to 2.2 pixels"
+    assert views["Bleaching"].number == "not applied"
+    assert views["Bleaching"].sentence == "A single stack can't tell."
+    assert views["Laser"].sentence == "No fluctuation is certain."
+    assert views["Drift"].before.startswith("data:image/webp") and views["Motion"].before is None
+    assert views["Drift"].before != views["Drift"].after
+
+
+def test_the_page_shows_them(inputs, tmp_path):
+    changed = with_corrections(inputs, FOUND, {"drift": PAIR, "scan_phase": PAIR})
+    write_sample_report(tmp_path / "r.html", changed)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    section = page[page.index('id="corrections"') :].split("</section>")[0]
+    assert "Drift: 0.84 pixels (known to 0.11)" in section and section.count("<img") == 4
+    assert "Not applied" in section and "can&#39;t tell" in section
+
+
+def test_stores_without_a_record_show_nothing(inputs, tmp_path):
+    assert describe_corrections(open_projections(inputs.projections)) == []
+    write_sample_report(tmp_path / "r.html", inputs)
+    assert 'id="corrections"' not in (tmp_path / "r.html").read_text(encoding="utf-8")
