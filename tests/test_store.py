@@ -57,7 +57,7 @@ def halve(volume, factors):
 PYRAMIDS = {
     "isotropic": ((0.8, 0.8, 0.8), 192, [12, 6, 3]),
     "thick slices": ((3.0, 0.5, 0.5), 192, [12, 12, 12]),
-    "a little thick": ((1.5, 0.5, 0.5), 264, [12, 12, 12, 6]),
+    "a little thick": ((1.0, 0.5, 0.5), 192, [12, 12, 6]),
     "thin slices": ((0.2, 1.0, 1.0), 192, [12, 6, 3]),
 }
 
@@ -148,7 +148,7 @@ def test_large_volume_is_a_few_files_with_one_writer_each(tmp_path):
     write(tmp_path / "v", volume, (1, 1, 1), chunks=(1, 1, 2, 190, 333))
     np.testing.assert_array_equal(np.asarray(open_volume(tmp_path / "v").data), volume)
     pieces = [p for p in (tmp_path / "v" / "0").rglob("*") if p.is_file() and p.name != "zarr.json"]
-    assert len(pieces) == 4
+    assert len(pieces) == 1
 
 
 @given(
@@ -161,11 +161,12 @@ def test_pyramids_end_small_and_become_no_less_isotropic(shape, voxel):
         factors = pyramid_factors(shape, list(voxel))
         if factors is None:
             break
-        assert all(f in (1, 2) for f in factors)
+        most = 4 if max(shape[1:]) > 1024 else 2
+        assert factors[1:] == (min(most, shape[1]), min(most, shape[2]))
         before, lateral = voxel[0], np.sqrt(voxel[1] * voxel[2] * factors[1] * factors[2])
-        if shape[0] > 1:
-            distances = [abs(np.log(before * f / lateral)) for f in (1, 2)]
-            assert distances[factors[0] - 1] <= min(distances) + 1e-9
+        possible = [f for f in (1, 2, 4) if f <= min(most, shape[0])]
+        distances = {f: abs(np.log(before * f / lateral)) for f in possible}
+        assert distances[factors[0]] <= min(distances.values()) + 1e-9
         shape = tuple(n // f for n, f in zip(shape, factors, strict=True))
         voxel = tuple(v * f for v, f in zip(voxel, factors, strict=True))
         assert min(shape) >= 1

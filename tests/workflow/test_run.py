@@ -9,8 +9,8 @@ import pandas as pd
 import psutil
 import pytest
 import tifffile
-import zarr
 
+from besselflow.store import open_volume
 from tiny_runs import ROOT, TinyFacility, environment, job_counts, run, wait_until
 
 pytestmark = pytest.mark.workflow
@@ -90,7 +90,7 @@ class TestFullRun:
     def test_volumes_are_finite_and_differ_between_methods(self, full):
         folder = full.facility.results / "known"
         paths = [folder / "volume.ome.zarr"]
-        paths += [folder / "methods" / f"{method}.ome.zarr" for method in METHODS[:-1]]
+        paths += [folder / "methods" / f"{method}.ozx" for method in METHODS[:-1]]
         volumes = [read_volume(path) for path in paths]
         assert all(volume.shape == (1, 1, 18, 24, 24) for volume in volumes)
         assert all(np.isfinite(volume).all() for volume in volumes)
@@ -125,7 +125,7 @@ class TestFullRun:
 
 
 def read_volume(path):
-    return np.asarray(zarr.open_group(path, mode="r")["0"])
+    return np.asarray(open_volume(path).data)
 
 
 class FailingRun:

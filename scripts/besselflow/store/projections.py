@@ -9,14 +9,17 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from besselflow.beam import AxialProfile
 from besselflow.errors import InputError
 from besselflow.lateral import LateralBlur
 from besselflow.projection import AxialGrid, AxialProjection
-from besselflow.store.arrays import ATTRIBUTE, shard_shape, store_blocks
+from besselflow.store.arrays import ATTRIBUTE, create_array, open_lazily, store_blocks
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
+
+_PROJECTION_CHUNK = (1, 1, 8, 256, 256)
 
 
 @dataclass(frozen=True)
@@ -127,16 +130,13 @@ def write_projections(path: Path | str, projections: Projections) -> None:
     projections : Projections
         Contents; `data` is computed block by block.
     """
-    shape = projections.data.shape
-    chunks = (1, 1, min(shape[2], 64), min(shape[3], 256), min(shape[4], 256))
     kernel = projections.lateral_kernel
     with atomic_path(path) as temporary:
-        array = zarr.create_array(
-            store=str(temporary),
-            shape=shape,
-            chunks=chunks,
-            shards=shard_shape(shape, chunks),
-            dtype="float32",
+        array = create_array(
+            LocalStore(temporary),
+            "",
+            projections.data.shape,
+            _PROJECTION_CHUNK,
             dimension_names=["t", "c", "p", "y", "x"],
             attributes={
                 ATTRIBUTE: {
@@ -167,7 +167,7 @@ def open_projections(path: Path | str) -> Projections:
     first, spacing, count = values["grid"]
     kernel = values.get("lateral_kernel")
     return Projections(
-        data=da.from_zarr(array, chunks=array.shards),
+        data=open_lazily(array),
         positions_um=np.array(values["positions_um"]),
         profile=AxialProfile(
             np.array(values["profile_edges_um"]),
