@@ -9,11 +9,12 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo test test-browser bench lint clean
+.PHONY: help setup demo test test-slow test-browser bench lint clean
 
 help:
 	@echo "make demo          reconstruct the demo acquisitions, up to demo/results/report.html"
 	@echo "make test          run the tests (up to 15 minutes)"
+	@echo "make test-slow     kill runs again and again (a few minutes)"
 	@echo "make test-browser  open the reports in headless Chromium"
 	@echo "make bench         run the benchmark over ../shared/bench, up to bench/results/metrics.tsv"
 	@echo "make lint          check the style of code and workflow"
@@ -39,7 +40,10 @@ demo: $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not browser" tests
+	$(PYTEST) -m "not browser and not slow" tests
+
+test-slow: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 pytest -m slow tests
 
 test-browser: $(VENV)/.installed-test
 	pytest -m browser tests/browser

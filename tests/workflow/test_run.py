@@ -118,6 +118,16 @@ class TestFullRun:
         logs = {"logs/report_cohort.log", "benchmarks/report_cohort.tsv"}
         assert "report.html" in changed and changed <= cohort | logs
 
+    def test_a_finished_sample_is_at_most_fifty_files_even_where_it_is_large(self, full):
+        folder = full.facility.results / "known"
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        stores = [folder / "volume.ome.zarr", folder / "uncertainty.ome.zarr"]
+        # Of 2048 x 2048 pixels, the folders would have three levels, and two files for each.
+        more = sum(2 * (3 - len(list(store.glob("*/zarr.json")))) for store in stores)
+        assert more == 8
+        listing = "\n".join(sorted(str(path.relative_to(folder)) for path in files))
+        assert len(files) + more <= 50, listing
+
     def test_a_finished_run_does_nothing(self, full):
         assert full.third.returncode == 0
         assert "Nothing to be done" in full.third.stdout

@@ -72,8 +72,18 @@ class ZipSpool(MemoryStore):
 
 
 def open_store(path: Path | str) -> Store:
-    """Open a folder or a ZIP file that holds Zarr arrays, for reading."""
-    return ZipStore(path) if Path(path).is_file() else LocalStore(path, read_only=True)
+    """Open a folder or a ZIP file that holds Zarr arrays, for reading.
+
+    Raises
+    ------
+    RuntimeError
+        A file is no ZIP file; the message says to delete it.
+    """
+    if not Path(path).is_file():
+        return LocalStore(path, read_only=True)
+    if not zipfile.is_zipfile(path):
+        raise RuntimeError(f"{path}: not a readable store; delete the file and run again")
+    return ZipStore(path)
 
 
 @contextlib.contextmanager
