@@ -2,7 +2,7 @@
 
 import pytest
 
-from besselflow.folding import fold_sample, read_benchmark
+from besselflow.folding import fold_sample, folded_seconds, read_benchmark
 from besselflow.report.history import read_benchmarks
 
 
@@ -63,3 +63,10 @@ def test_a_job_that_ran_again_replaces_its_own_part_only(folder):
 def test_a_sample_without_logs_is_left_alone(tmp_path):
     fold_sample(tmp_path)
     assert names(tmp_path) == set()
+
+
+def test_all_times_are_counted_once(folder):
+    assert folded_seconds(folder, set()) == []
+    fold_sample(folder)
+    assert sorted(folded_seconds(folder, set())) == [1.5, 3.5]
+    assert folded_seconds(folder, {"fit_inr-0"}) == []

@@ -74,6 +74,15 @@ def read_benchmark(path: Path | str) -> pd.DataFrame | None:
     return None
 
 
+def folded_seconds(folder: Path, without: set[str]) -> list[float]:
+    """Return the seconds of all jobs of a sample whose times were joined, but for some stages."""
+    if not (folder / BENCHMARKS).is_file():
+        return []
+    rows = pd.read_csv(folder / BENCHMARKS, sep="\t", usecols=["job", "s"])
+    stages = rows["job"].map(lambda job: Path(job).name)
+    return rows["s"][~stages.isin(without)].dropna().tolist()
+
+
 def _files(folder: Path, kind: str) -> list[Path]:
     places = (folder / kind, folder / "held_out" / kind)
     return sorted(path for place in places for path in place.glob("*") if path.is_file())

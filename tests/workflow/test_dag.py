@@ -55,7 +55,7 @@ def test_the_final_method_gets_the_fixed_name(small):
     assert "results/known/methods/inr.ozx" in made
     assert "methods/spectral.ozx" not in output
     # Every uncertainty lies beside the volume that it belongs to.
-    assert "results/known/uncertainty.ome.zarr" in made
+    assert "results/known/uncertainty.ozx" in made
     assert "results/known/methods/diffusion_std.ozx" in made
     assert "methods/spectral_std" not in output
 
@@ -63,7 +63,7 @@ def test_the_final_method_gets_the_fixed_name(small):
 def test_a_method_without_uncertainty_states_none(small):
     _, output = plan(small, "--config", "final=inr", "--quiet", "host")
     assert "results/known/methods/spectral_std.ozx" in output
-    assert "uncertainty.ome.zarr" not in output
+    assert "uncertainty.ozx" not in output
 
 
 def test_shards_multiply_the_reconstructions_only(small):

@@ -20,7 +20,7 @@ from besselflow.tiling import list_units
 from tiny_runs import SHAPE, TinyFacility, environment, wait_until
 
 KILLS, SEED = 24, 7
-VOLUMES = ("volume.ome.zarr", "uncertainty.ome.zarr", "methods/interpolation.ozx")
+VOLUMES = ("volume.ome.zarr", "uncertainty.ozx", "methods/interpolation.ozx")
 SETTINGS = {"methods": ["interpolation", "spectral"], "final": "spectral"}
 WITH_FIT = {
     "methods": ["interpolation", "spectral", "inr"],

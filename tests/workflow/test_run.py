@@ -59,7 +59,7 @@ class TestFullRun:
         for name in ("known", "unknown"):
             folder = full.facility.results / name
             assert (folder / "volume.ome.zarr" / "zarr.json").exists(), full.first.stdout
-            assert (folder / "uncertainty.ome.zarr" / "zarr.json").exists()
+            assert (folder / "uncertainty.ozx").exists()
             assert (folder / "report.html").stat().st_size > 10_000
             assert (folder / "metrics.tsv").exists()
         assert not (full.facility.results / "broken").exists()
@@ -121,10 +121,9 @@ class TestFullRun:
     def test_a_finished_sample_is_at_most_fifty_files_even_where_it_is_large(self, full):
         folder = full.facility.results / "known"
         files = [path for path in folder.rglob("*") if path.is_file()]
-        stores = [folder / "volume.ome.zarr", folder / "uncertainty.ome.zarr"]
-        # Of 2048 x 2048 pixels, the folders would have three levels, and two files for each.
-        more = sum(2 * (3 - len(list(store.glob("*/zarr.json")))) for store in stores)
-        assert more == 8
+        # Of 2048 x 2048 pixels, the folder would have three levels, and two files for each.
+        more = 2 * (3 - len(list((folder / "volume.ome.zarr").glob("*/zarr.json"))))
+        assert more == 4
         listing = "\n".join(sorted(str(path.relative_to(folder)) for path in files))
         assert len(files) + more <= 50, listing
 

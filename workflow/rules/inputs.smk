@@ -16,7 +16,7 @@ def volume_path(sample, method):
 def std_path(sample, method):
     """Where the standard deviation of a method's volume lies: beside the volume."""
     if method == CONFIG.final:
-        return f"{RESULTS}/{sample}/uncertainty.ome.zarr"
+        return f"{RESULTS}/{sample}/uncertainty.ozx"
     return f"{RESULTS}/{sample}/methods/{method}_std.ozx"
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from besselflow.folding import folded_seconds
 from besselflow.metrics import METRIC_COLUMNS
 from besselflow.report.lights import LEVELS, Light, SampleFacts, light_of
 from besselflow.report.page import image_uri, to_grey
@@ -192,6 +193,7 @@ def _describe(
     facts = SampleFacts(status.status, status.role, status.reason, final, by_method, ranking)
     stages = [*own.glob("benchmarks/*.tsv"), *own.glob("held_out/benchmarks/*.tsv")]
     times = [seconds for path in stages if (seconds := _read_seconds(path)) is not None]
+    times += folded_seconds(own, without={path.stem for path in stages})
     return SampleRow(
         status=status,
         light=light_of(facts),
