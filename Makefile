@@ -12,12 +12,13 @@ export PATH := $(BIN):$(PATH)
 # Where Snakemake looks for profiles by their names.
 PROFILES := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
 
-.PHONY: help setup demo slurm-profile test test-browser test-slurm bench bench-slurm lint clean
+.PHONY: help setup demo slurm-profile test test-slow test-browser test-slurm bench bench-slurm lint clean
 
 help:
 	@echo "make demo          reconstruct the demo acquisitions, up to demo/results/report.html"
 	@echo "make slurm-profile make snakemake --profile slurm work from everywhere"
 	@echo "make test          run the tests (up to 15 minutes)"
+	@echo "make test-slow     kill runs again and again (a few minutes)"
 	@echo "make test-browser  open the reports in headless Chromium"
 	@echo "make test-slurm    run the workflow on a Slurm cluster of one node (as root; 10 minutes)"
 	@echo "make bench         run the benchmark over ../shared/bench, up to bench/results/metrics.tsv"
@@ -52,7 +53,10 @@ slurm-profile:
 PYTEST := OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not browser and not slurm" tests
+	$(PYTEST) -m "not browser and not slurm and not slow" tests
+
+test-slow: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 pytest -m slow tests
 
 test-browser: $(VENV)/.installed-test
 	pytest -m browser tests/browser

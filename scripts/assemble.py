@@ -4,10 +4,8 @@ from pathlib import Path
 
 from besselflow.config import Tiling
 from besselflow.job import logger, run_script
-from besselflow.store import open_projections, open_units, write_volume
+from besselflow.store import column_edge, open_projections, open_units, write_volume
 from besselflow.tiling import blend_units, list_units
-
-_BLOCK_PIXELS = 512
 
 
 def main(
@@ -41,7 +39,7 @@ def main(
         stores = open_units(unit_stores[method])
         write_volume(
             path,
-            blend_units(stores.arrays[array], units, shape, tiling.halo, _BLOCK_PIXELS),
+            blend_units(stores.arrays[array], units, shape, tiling.halo, column_edge(shape[2])),
             measured.voxel_size_um,
             (measured.grid.first_um, 0.0, 0.0),
             f"{sample} {method}" + (" standard deviation" if array == "std" else ""),

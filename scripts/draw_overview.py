@@ -32,9 +32,9 @@ def main(sample: Path, picture: Path) -> None:
         PNG file to write.
     """
     measured = open_projections(sample / "projections.zarr")
-    stores = {path.name.split(".")[0]: path for path in (sample / "methods").glob("*.ome.zarr")}
+    stores = {path.name.split(".")[0]: path for path in (sample / "methods").glob("*.ozx")}
     final = open_volume(sample / "volume.ome.zarr").attributes["method"]
-    stores |= {final: sample / "volume.ome.zarr", "truth": sample / "ground_truth.ome.zarr"}
+    stores |= {final: sample / "volume.ome.zarr", "truth": sample / "ground_truth.ozx"}
     volumes = {
         name: np.asarray(open_volume(stores[name]).data[0, 0])
         for name in _TITLES

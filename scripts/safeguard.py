@@ -14,10 +14,8 @@ from besselflow.diffusion.safeguard import PRIOR, mix, stacking_weights
 from besselflow.held_out import ask, deciding, questions_of, take
 from besselflow.job import logger, run_script
 from besselflow.noise import pixel_variance
-from besselflow.store import Projections, UnitWriter, open_projections, open_units
+from besselflow.store import Projections, UnitWriter, column_edge, open_projections, open_units
 from besselflow.tiling import blend_units, list_units, unit_shape, units_of_shard
-
-_BLOCK_PIXELS = 512
 
 
 @dataclass(frozen=True)
@@ -150,12 +148,14 @@ def weights_by_prediction(check: Check, acquisition: Projections) -> list[dict[s
     stores = {PRIOR: check.sources.prior, **check.sources.untrained}
     volumes = {
         name: blend_units(
-            open_units([path]).arrays["volume"], units, shape, tiling.halo, _BLOCK_PIXELS
+            open_units([path]).arrays["volume"], units, shape, tiling.halo, column_edge(shape[2])
         )
         for name, path in stores.items()
     }
     spectral = open_units([check.sources.spectral])
-    expected = blend_units(spectral.arrays["volume"], units, shape, tiling.halo, _BLOCK_PIXELS)
+    expected = blend_units(
+        spectral.arrays["volume"], units, shape, tiling.halo, column_edge(shape[2])
+    )
     weights = []
     for channel in range(shape[1]):
         record = next(spectral.records[unit.index] for unit in units if unit.c == channel)

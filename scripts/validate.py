@@ -19,6 +19,7 @@ from besselflow.metrics import METRIC_COLUMNS
 from besselflow.store import (
     Projections,
     atomic_path,
+    column_edge,
     open_projections,
     open_units,
     open_volume,
@@ -30,7 +31,6 @@ from besselflow.validation import Examination, Noise, determined_map, examine
 
 PROJECTION_COLUMNS = ["sample", "method", "t", "c", "projection", "z_um", "chi2"]
 DEPTH_COLUMNS = ["sample", "method", "t", "c", "z_um", "seen", "determined"]
-_BLOCK_PIXELS = 512
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def score_predictions(
     shape = (*shape[:2], thinned.grid.n_slices, *shape[3:])
     volumes = {
         method: blend_units(
-            open_units([path]).arrays["volume"], units, shape, tiling.halo, _BLOCK_PIXELS
+            open_units([path]).arrays["volume"], units, shape, tiling.halo, column_edge(shape[2])
         )
         for method, path in held_out.units.items()
     }

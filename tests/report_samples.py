@@ -137,7 +137,7 @@ def validation_outputs(folder: Path) -> Outputs:
         projections=inside / "projections.tsv",
         depth=inside / "depth.tsv",
         maps=inside / "residual_maps.npz",
-        determined=folder / "determined.ome.zarr",
+        determined=folder / "determined.ozx",
         held_out=folder / "held_out.tsv",
     )
 

@@ -230,7 +230,7 @@ class Facility:
         size = unit_shape(units, SHAPE[2])
         for name, shard in product(volumes, range(tiling.shards)):
             mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
-            path = folder / f"{name}-{shard}.zarr"
+            path = folder / f"{name}-{shard}.zip"
             with UnitWriter(path, mine, size, names=("volume", "std")) as writer:
                 for unit in mine:
                     own = volumes[name][unit.t, unit.c][:, unit.tile.y, unit.tile.x]
@@ -241,7 +241,7 @@ class Facility:
                     writer.write(unit, record, volume=own, std=spread)
 
     def sources(self, part, shard):
-        path = lambda name: self.folder / part / f"{name}-{shard}.zarr"  # noqa: E731
+        path = lambda name: self.folder / part / f"{name}-{shard}.zip"  # noqa: E731
         return Sources(path(PRIOR), {"inr": path("inr")}, path("spectral"))
 
     def run(self, shard, refine, checked=True):
@@ -250,7 +250,7 @@ class Facility:
             self.sources("thinned", 0),
             self.thinned_tiling,
         )
-        whole, units = self.folder / "whole" / "projections.zarr", self.folder / f"{shard}.zarr"
+        whole, units = self.folder / "whole" / "projections.zarr", self.folder / f"{shard}.zip"
         safeguard.main(
             whole,
             self.sources("whole", shard),

@@ -130,7 +130,7 @@ class Chain:
         self.raw, self.folder, self.tiling, self.truth = raw, folder, tiling, truth
         self.prior = prior
         self.projections = folder / "projections.zarr"
-        self.truth_volume = folder / "ground_truth.ome.zarr" if truth else None
+        self.truth_volume = folder / "ground_truth.ozx" if truth else None
         self.volumes = {}
 
     def preprocess(self, offset=100.0, gain=2.0):
@@ -153,7 +153,7 @@ class Chain:
 
     def units(self, method):
         shards = range(self.tiling.shards)
-        return [self.folder / "units" / f"{method}-{shard}.zarr" for shard in shards]
+        return [self.folder / "units" / f"{method}-{shard}.zip" for shard in shards]
 
     def train_microdiffusion(self):
         path = self.folder / "microdiffusion.safetensors"
@@ -535,7 +535,7 @@ def test_more_shards_than_units(raw, whole, tmp_path):
 
 def test_finished_fit_leaves_no_checkpoints(whole, prior):
     assert {path.name for path in (whole.folder / "units").iterdir()} == {
-        f"{method}-0.zarr" for method in (*METHODS, "prior")
+        f"{method}-0.zip" for method in (*METHODS, "prior")
     }
     found = {path.relative_to(prior.parent).as_posix() for path in prior.parent.rglob("*")}
     simulated = {"abc", "abc/train-t", "abc/train-t/other mouse.npz"}

@@ -219,7 +219,7 @@ def test_blocks_do_not_change_the_map(monkeypatch):
     volume = rng.random((2, 1, 12, 50, 40)).astype("float32")
     operator = acquisition(np.zeros((2, 1, 4, 50, 40))).operator
     whole = np.asarray(determined_map(lazy(volume), operator))
-    monkeypatch.setattr(validation, "_SHARE_BLOCK", 16)
+    monkeypatch.setattr(validation, "column_edge", lambda depth: 16)
     np.testing.assert_allclose(np.asarray(determined_map(lazy(volume), operator)), whole, atol=1e-5)
     tiny = np.asarray(determined_map(lazy(volume[..., :3, :2]), operator))
     assert tiny.shape == (2, 1, 12, 3, 2) and 0 <= tiny.min() <= tiny.max() <= 1

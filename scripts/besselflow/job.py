@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import psutil
 
 CONTROLLER_VARIABLE = "BESSELFLOW_CONTROLLER"
@@ -144,5 +145,7 @@ def run_script(snakemake, main: Callable[..., None], **arguments) -> None:
     """
     # A wildcard may be empty, or a part of a path.
     where = " ".join(str(value).strip("/") for value in snakemake.wildcards if value)
-    with job_log(snakemake.log[0], f"{where} {snakemake.rule}".strip()):
+    # Dask would take every core of the machine, and hold a block of the volume for each.
+    threads = dask.config.set(num_workers=snakemake.threads)
+    with threads, job_log(snakemake.log[0], f"{where} {snakemake.rule}".strip()):
         main(**arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class Run:
         _check_prior(prior)
         sheet = read_sheet(config.samples)
         if check_files:
+            _check_writable(Path(config.results))
             checked = check_samples(sheet)
             rejected = {
                 name: [str(problem) for problem in problems]
@@ -328,6 +330,16 @@ def _check_prior(chosen: str) -> None:
         ".safetensors file from the folder priors of earlier results, or one of "
         + ", ".join(_PRIORS)
     )
+
+
+def _check_writable(results: Path) -> None:
+    """Complain about a folder that nothing can be written to, before anything is computed."""
+    place = next(path for path in (results, *results.absolute().parents) if path.exists())
+    if not os.access(place, os.W_OK):
+        raise InputError(
+            f'results in the configuration: "{results}" can\'t be written, since {place} is '
+            "read-only; make it writable, or choose another folder"
+        )
 
 
 def _check_leak(chosen: str, tests: list[Sample]) -> None:

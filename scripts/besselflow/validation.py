@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 
 from besselflow.noise import pixel_variance
 from besselflow.projection import AxialProjection
-from besselflow.store import Projections, Volume
+from besselflow.store import Projections, Volume, column_edge
 
 CHI2_UNDERFITS, CHI2_CONTRADICTS = 1.25, 2.0
 """Above the first, more is left than the noise estimate may err by; above the second, far more."""
@@ -38,7 +38,7 @@ STRUCTURE_UNDERFITS = 0.2
 _BLOCK_VOXELS = 2**23
 _SAMPLES_PER_BIN = 64
 _MAP_EDGE = 128
-_SHARE_BLOCK, _SHARE_SIGMA = 512, 1.5
+_SHARE_SIGMA = 1.5
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,8 @@ def determined_map(volume: da.Array, operator: AxialProjection) -> da.Array:
 
     margins = [math.ceil(4 * _SHARE_SIGMA) + reach for reach in _reach(operator)]
     depth = {axis: min(margins[axis - 3], volume.shape[axis]) for axis in (3, 4)}
-    blocks = volume.rechunk((1, 1, -1, _SHARE_BLOCK, _SHARE_BLOCK))
+    edge = column_edge(volume.shape[2])
+    blocks = volume.rechunk((1, 1, -1, edge, edge))
     return da.map_overlap(
         share,
         blocks,

@@ -55,11 +55,11 @@ def spectra(folder: Path) -> dict[str, np.ndarray]:
     """
     measured = open_projections(folder / "projections.zarr")
     scored = scored_slices(measured.grid, measured.positions_um)
-    truth = np.asarray(open_volume(folder / "ground_truth.ome.zarr").data[0, 0])[scored]
-    prior = open_units([folder / "units" / "prior-0.zarr"]).arrays
+    truth = np.asarray(open_volume(folder / "ground_truth.ozx").data[0, 0])[scored]
+    prior = open_units([folder / "units" / "prior-0.zip"]).arrays
     volumes = {"sample": prior["sample"], "posterior mean": prior["volume"]}
     for method in ("inr", "diffusion"):
-        volumes[method] = open_units([folder / "units" / f"{method}-0.zarr"]).arrays["volume"]
+        volumes[method] = open_units([folder / "units" / f"{method}-0.zip"]).arrays["volume"]
     units = {name: np.asarray(array[0])[scored] for name, array in volumes.items()}
     if units["sample"].shape != truth.shape:
         raise ValueError(f"{folder} was cut into tiles; compare a sample of a single tile")
@@ -69,8 +69,8 @@ def spectra(folder: Path) -> dict[str, np.ndarray]:
 def prior_scores(folder: Path) -> dict[str, float]:
     """Return the scores of what the prior made of the first work unit of a sample."""
     measured = open_projections(folder / "projections.zarr")
-    truth = open_volume(folder / "ground_truth.ome.zarr").data[:1, :1]
-    unit = open_units([folder / "units" / "prior-0.zarr"]).arrays
+    truth = open_volume(folder / "ground_truth.ozx").data[:1, :1]
+    unit = open_units([folder / "units" / "prior-0.zip"]).arrays
     volume, std = (
         da.from_array(np.asarray(unit[name][0])[None, None], chunks=truth.chunksize)
         for name in ("volume", "std")
@@ -97,8 +97,7 @@ def main(results: Path) -> int:
     folders = [
         folder
         for folder in sorted(results.glob("*"))
-        if (folder / "units" / "prior-0.zarr").exists()
-        and (folder / "ground_truth.ome.zarr").exists()
+        if (folder / "units" / "prior-0.zip").exists() and (folder / "ground_truth.ozx").exists()
     ]
     if not folders:
         print(f"{results} holds no refined sample with ground truth; run make bench first")

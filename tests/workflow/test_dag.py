@@ -52,21 +52,21 @@ def test_no_prior_is_trained_without_diffusion(small):
 
 def test_the_final_method_gets_the_fixed_name(small):
     _, output = plan(small, "--config", "final=spectral", "--quiet", "host")
-    wanted = "results/known/methods/diffusion.ome.zarr"
+    wanted = "results/known/methods/diffusion.ozx"
     made = next(line for line in output.splitlines() if wanted in line)
     assert "results/known/volume.ome.zarr" in made
-    assert "results/known/methods/inr.ome.zarr" in made
-    assert "methods/spectral.ome.zarr" not in output
+    assert "results/known/methods/inr.ozx" in made
+    assert "methods/spectral.ozx" not in output
     # Every uncertainty lies beside the volume that it belongs to.
-    assert "results/known/uncertainty.ome.zarr" in made
-    assert "results/known/methods/diffusion_std.ome.zarr" in made
+    assert "results/known/uncertainty.ozx" in made
+    assert "results/known/methods/diffusion_std.ozx" in made
     assert "methods/spectral_std" not in output
 
 
 def test_a_method_without_uncertainty_states_none(small):
     _, output = plan(small, "--config", "final=inr", "--quiet", "host")
-    assert "results/known/methods/spectral_std.ome.zarr" in output
-    assert "uncertainty.ome.zarr" not in output
+    assert "results/known/methods/spectral_std.ozx" in output
+    assert "uncertainty.ozx" not in output
 
 
 def test_shards_multiply_the_reconstructions_only(small):

@@ -12,7 +12,7 @@ from tiny_runs import TinyFacility, job_counts
 pytestmark = pytest.mark.workflow
 
 SETTINGS = {"methods": ["spectral", "inr", "diffusion"], "final": "diffusion"}
-UNITS = "results/many/units/diffusion-0.zarr"
+UNITS = "results/many/units/diffusion-0.zip"
 
 
 def test_a_prior_is_trained_checked_and_used_again(tmp_path):
@@ -35,7 +35,7 @@ def test_a_prior_is_trained_checked_and_used_again(tmp_path):
     assert record["checked"] and set(record["weights"]) == {"prior", "inr"}
     assert sum(record["weights"].values()) == pytest.approx(1)
     assert record["evaluations"] == record["samples"] == 2
-    paths = {name: facility.results / f"many/units/{name}-0.zarr" for name in record["weights"]}
+    paths = {name: facility.results / f"many/units/{name}-0.zip" for name in record["weights"]}
     volumes = {name: open_units([path]).arrays["volume"][0] for name, path in paths.items()}
     mixture = sum(share * volumes[name].compute() for name, share in record["weights"].items())
     assert mixture == pytest.approx(units.arrays["volume"][0].compute(), rel=1e-3, abs=1e-3)

@@ -9,9 +9,9 @@ import pandas as pd
 import psutil
 import pytest
 import tifffile
-import zarr
 
 from besselflow.report.cohort_files import MULTIQC_FILES
+from besselflow.store import open_volume
 from tiny_runs import ROOT, TinyFacility, environment, job_counts, run, wait_until
 
 pytestmark = pytest.mark.workflow
@@ -60,7 +60,7 @@ class TestFullRun:
         for name in ("known", "unknown"):
             folder = full.facility.results / name
             assert (folder / "volume.ome.zarr" / "zarr.json").exists(), full.first.stdout
-            assert (folder / "uncertainty.ome.zarr" / "zarr.json").exists()
+            assert (folder / "uncertainty.ozx").exists()
             assert (folder / "report.html").stat().st_size > 10_000
             assert (folder / "metrics.tsv").exists()
         assert not (full.facility.results / "broken").exists()
@@ -91,7 +91,7 @@ class TestFullRun:
     def test_volumes_are_finite_and_differ_between_methods(self, full):
         folder = full.facility.results / "known"
         paths = [folder / "volume.ome.zarr"]
-        paths += [folder / "methods" / f"{method}.ome.zarr" for method in METHODS[:-1]]
+        paths += [folder / "methods" / f"{method}.ozx" for method in METHODS[:-1]]
         volumes = [read_volume(path) for path in paths]
         assert all(volume.shape == (1, 1, 18, 24, 24) for volume in volumes)
         assert all(np.isfinite(volume).all() for volume in volumes)
@@ -120,6 +120,15 @@ class TestFullRun:
         logs = {"logs/report_cohort.log", "benchmarks/report_cohort.tsv"}
         assert "report.html" in changed and changed <= cohort | logs
 
+    def test_a_finished_sample_is_at_most_fifty_files_even_where_it_is_large(self, full):
+        folder = full.facility.results / "known"
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        # Of 2048 x 2048 pixels, the folder would have three levels, and two files for each.
+        more = 2 * (3 - len(list((folder / "volume.ome.zarr").glob("*/zarr.json"))))
+        assert more == 4
+        listing = "\n".join(sorted(str(path.relative_to(folder)) for path in files))
+        assert len(files) + more <= 50, listing
+
     def test_a_finished_run_does_nothing(self, full):
         assert full.third.returncode == 0
         assert "Nothing to be done" in full.third.stdout
@@ -127,7 +136,7 @@ class TestFullRun:
 
 
 def read_volume(path):
-    return np.asarray(zarr.open_group(path, mode="r")["0"])
+    return np.asarray(open_volume(path).data)
 
 
 class FailingRun:

@@ -13,6 +13,7 @@ from besselflow.ablation import load_grid, remember_arguments
 from besselflow.beam.spec import file_of
 from besselflow.config import BASELINES
 from besselflow.errors import InputError
+from besselflow.folding import fold_sample
 from besselflow.job import become_controller, watch_controller
 from besselflow.runs import Run
 from snakemake.logging import logger
@@ -67,6 +68,12 @@ def remember_exclusions():
     RUN.remember_exclusions()
 
 
+def fold_finished_samples(failed=()):
+    for sample in RUN.tests:
+        if sample not in failed and Path(RESULTS, sample, "report.html").exists():
+            fold_sample(Path(RESULTS, sample))
+
+
 def announce_report():
     # The target may have been another.
     if not Path(RESULTS, "report.html").exists():
@@ -84,6 +91,7 @@ def resume_command():
 
 def summarise_failures():
     found = JOB_WATCH.failures(RESULTS)
+    fold_finished_samples({failure.sample for failure in found})
     failures.say_last(
         failures.summarise(found, RUN.rejected, RESULTS, resume_command())
     )

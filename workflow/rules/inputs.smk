@@ -7,28 +7,28 @@ def sample_of(wildcards):
 
 
 def volume_path(sample, method):
-    """The final method's volume has the fixed name; the others lie beside each other."""
+    """The final method's volume has the fixed name; the others are single files."""
     if method == CONFIG.final:
         return f"{RESULTS}/{sample}/volume.ome.zarr"
-    return f"{RESULTS}/{sample}/methods/{method}.ome.zarr"
+    return f"{RESULTS}/{sample}/methods/{method}.ozx"
 
 
 def std_path(sample, method):
     """Where the standard deviation of a method's volume lies: beside the volume."""
     if method == CONFIG.final:
-        return f"{RESULTS}/{sample}/uncertainty.ome.zarr"
-    return f"{RESULTS}/{sample}/methods/{method}_std.ome.zarr"
+        return f"{RESULTS}/{sample}/uncertainty.ozx"
+    return f"{RESULTS}/{sample}/methods/{method}_std.ozx"
 
 
 def units_path(method):
-    return f"{RESULTS}/{{sample}}{{part}}/units/{method}-{{shard}}.zarr"
+    return f"{RESULTS}/{{sample}}{{part}}/units/{method}-{{shard}}.zip"
 
 
 def truth_of(wildcards):
     """The ground-truth volume as an input, where the sample has one."""
     if sample_of(wildcards).ground_truth is None:
         return []
-    return f"{RESULTS}/{wildcards.sample}/ground_truth.ome.zarr"
+    return f"{RESULTS}/{wildcards.sample}/ground_truth.ozx"
 
 
 def uncertainty_of(wildcards):
@@ -209,14 +209,17 @@ def held_out_inputs(wildcards):
 
 
 def assembled_outputs():
-    paths = [directory(volume_path("{sample}", method)) for method in CONFIG.methods]
-    outputs = {"volumes": paths}
+    places = [volume_path("{sample}", method) for method in CONFIG.methods]
+    outputs = {"volumes": [as_output(place) for place in places]}
     if CONFIG.uncertain_methods:
-        outputs["uncertainties"] = [
-            directory(std_path("{sample}", method))
-            for method in CONFIG.uncertain_methods
-        ]
+        places = [std_path("{sample}", method) for method in CONFIG.uncertain_methods]
+        outputs["uncertainties"] = [as_output(place) for place in places]
     return outputs
+
+
+def as_output(store):
+    """A store is a folder for viewers, or a single file."""
+    return directory(store) if store.endswith(".zarr") else store
 
 
 def prior_info_of(wildcards):

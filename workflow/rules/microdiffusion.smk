@@ -33,7 +33,7 @@ rule sample_microdiffusion:
         inr=rules.fit_inr.output.units,
         network=rules.train_microdiffusion.output.network,
     output:
-        units=directory(units_path("microdiffusion")),
+        units=units_path("microdiffusion"),
     log:
         f"{RESULTS}/{{sample}}{{part}}/logs/sample_microdiffusion-{{shard}}.log",
     benchmark:

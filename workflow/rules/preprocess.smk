@@ -32,7 +32,7 @@ rule convert_ground_truth:
         ground_truth=lambda wildcards: str(sample_of(wildcards).ground_truth),
         admitted=ancient(rules.admit_sample.output.admitted),
     output:
-        truth=directory(f"{RESULTS}/{{sample}}/ground_truth.ome.zarr"),
+        truth=f"{RESULTS}/{{sample}}/ground_truth.ozx",
     log:
         f"{RESULTS}/{{sample}}/logs/convert_ground_truth.log",
     benchmark:

@@ -2,7 +2,7 @@ rule reconstruct_baseline:
     input:
         unpack(baseline_inputs),
     output:
-        units=directory(units_path("{baseline}")),
+        units=units_path("{baseline}"),
     log:
         f"{RESULTS}/{{sample}}{{part}}/logs/reconstruct_baseline-{{baseline}}-{{shard}}.log",
     benchmark:
@@ -30,7 +30,7 @@ rule fit_inr:
         projections=PROJECTIONS,
         spectral=units_path("spectral"),
     output:
-        units=directory(units_path("inr")),
+        units=units_path("inr"),
     log:
         f"{RESULTS}/{{sample}}{{part}}/logs/fit_inr-{{shard}}.log",
     benchmark:

@@ -61,7 +61,7 @@ rule refine:
         inr=rules.fit_inr.output.units,
         prior=prior_of,
     output:
-        units=directory(units_path("prior")),
+        units=units_path("prior"),
     log:
         f"{RESULTS}/{{sample}}{{part}}/logs/refine-{{shard}}.log",
     benchmark:
@@ -88,7 +88,7 @@ rule safeguard:
     input:
         unpack(safeguard_inputs),
     output:
-        units=directory(units_path("diffusion")),
+        units=units_path("diffusion"),
     log:
         f"{RESULTS}/{{sample}}{{part}}/logs/safeguard-{{shard}}.log",
     benchmark:

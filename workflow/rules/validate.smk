@@ -34,7 +34,7 @@ rule validate:
         projections=f"{RESULTS}/{{sample}}/validation/projections.tsv",
         depth=f"{RESULTS}/{{sample}}/validation/depth.tsv",
         maps=f"{RESULTS}/{{sample}}/validation/residual_maps.npz",
-        determined=directory(f"{RESULTS}/{{sample}}/determined.ome.zarr"),
+        determined=f"{RESULTS}/{{sample}}/determined.ozx",
         held_out=f"{RESULTS}/{{sample}}/held_out.tsv",
     log:
         f"{RESULTS}/{{sample}}/logs/validate.log",

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from besselflow.batches import batch_size, in_batches
 from besselflow.config import Refine
 from besselflow.diffusion.blocks import Block, blend_window, lay_blocks
 from besselflow.diffusion.calibration import spread_of
@@ -40,6 +41,8 @@ VIEWS = ((), (-1,), (-2,), (-2, -1))
 """Axes along which each view of the first estimate is mirrored."""
 _LAST_NOISE = 0.005
 _PIXELS_AT_ONCE = 4 * 128 * 128
+# The features of all levels of the default network, roughly.
+_BYTES_PER_PIXEL = 4096
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,11 @@ class DenoisedUnit:
         depth, height, width = state.shape
         window = blend_window(self.device)[:, None, None]
         total, weight = torch.zeros_like(state), torch.zeros(depth, 1, 1, device=self.device)
-        count = max(1, _PIXELS_AT_ONCE // (height * width))
-        for start in range(0, len(self.blocks), count):
-            blocks = self.blocks[start : start + count]
-            estimates = self._estimate(state, sigma, blocks, mirrored)
-            for block, estimate in zip(blocks, estimates, strict=True):
+        bytes_per_block = _BYTES_PER_PIXEL * height * width
+        count = batch_size(bytes_per_block, self.device, _PIXELS_AT_ONCE // (height * width))
+        estimate_of = lambda part: self._estimate(state, sigma, self.blocks[part], mirrored)  # noqa: E731
+        for part, estimates in in_batches(estimate_of, len(self.blocks), count):
+            for block, estimate in zip(self.blocks[part], estimates, strict=True):
                 inside, own = block.inside(depth)
                 total[inside] += window[own] * estimate[own]
                 weight[inside] += window[own]

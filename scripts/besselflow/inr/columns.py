@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from besselflow.batches import batch_size, in_batches
 from besselflow.inr.network import CoordinateNetwork
 from besselflow.projection import AxialProjection
 
 _RENDER_COLUMNS = 2048
+# Features, their encoding, and what an activation takes in between.
+_ACTIVATIONS = 6
 # Curvature of the output function, and the darkest mean that the fit may start from.
 _SQUAREPLUS = 0.4
 _DARKEST_START = 0.05
@@ -252,8 +255,14 @@ class UnitColumns:
             smooth = z_um.new_zeros(len(self.z_um), len(z_um))
             for k, weight in enumerate(NEIGHBOUR_WEIGHTS):
                 smooth.diagonal(k).fill_(weight)
-        parts = []
-        for part in torch.arange(len(self.yx_um), device=z_um.device).split(_RENDER_COLUMNS):
-            values = self.intensity(network, part, z_um)
-            parts.append((values if smooth is None else values @ smooth.T).cpu())
+        columns = torch.arange(len(self.yx_um), device=z_um.device)
+
+        def intensity_of(part: slice) -> torch.Tensor:
+            values = self.intensity(network, columns[part], z_um)
+            return (values if smooth is None else values @ smooth.T).cpu()
+
+        width = max((len(matrix) for matrix in network.hidden_matrices()), default=1)
+        bytes_per_column = _ACTIVATIONS * 4 * width * len(z_um)
+        size = batch_size(bytes_per_column, z_um.device, _RENDER_COLUMNS)
+        parts = [values for _, values in in_batches(intensity_of, len(columns), size)]
         return torch.cat(parts).T.reshape(self.shape).contiguous().numpy()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from besselflow.batches import batch_size, in_batches
 from besselflow.config import Microdiffusion
 from besselflow.job import Progress
 from besselflow.microdiffusion.images import nearest_projections
@@ -27,6 +28,8 @@ from besselflow.microdiffusion.schedule import Schedule
 from besselflow.microdiffusion.training import interpolate_states
 
 _PIXELS_AT_ONCE = 16 * 128 * 128
+# The features of all levels of the default network, roughly.
+_BYTES_PER_PIXEL = 4096
 
 
 @dataclass(frozen=True)
@@ -135,13 +138,15 @@ def _estimate_noise(
     condition: torch.Tensor,
     guidance: float,
 ) -> torch.Tensor:
-    batch = max(1, _PIXELS_AT_ONCE // (state.shape[1] * state.shape[2]))
-    parts = []
-    for some, known in zip(state.split(batch), condition.split(batch), strict=True):
+    def estimate_of(part: slice) -> torch.Tensor:
+        some, known = state[part], condition[part]
         levels = torch.full((len(some),), level, device=state.device)
         estimate = network(some, levels, known)
         if guidance > 0:
             without = network(some, levels, torch.zeros_like(known))
             estimate = guide(estimate, without, guidance)
-        parts.append(estimate)
-    return torch.cat(parts)
+        return estimate
+
+    pixels = state.shape[1] * state.shape[2]
+    size = batch_size(_BYTES_PER_PIXEL * pixels, state.device, _PIXELS_AT_ONCE // pixels)
+    return torch.cat([estimate for _, estimate in in_batches(estimate_of, len(state), size)])

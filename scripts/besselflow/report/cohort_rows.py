@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from besselflow.folding import folded_seconds
 from besselflow.metrics import METRIC_COLUMNS
 from besselflow.preflight import Examination
 from besselflow.report.lights import LEVELS, Light, SampleFacts, light_of
@@ -207,6 +208,7 @@ def _describe(
     )
     stages = [*own.glob("benchmarks/*.tsv"), *own.glob("held_out/benchmarks/*.tsv")]
     times = [seconds for path in stages if (seconds := _read_seconds(path)) is not None]
+    times += folded_seconds(own, without={path.stem for path in stages})
     return SampleRow(
         status=status,
         light=light_of(facts),

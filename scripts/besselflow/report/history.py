@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from besselflow.folding import read_benchmark
 from besselflow.report.figures import draw_training_curve
 from besselflow.report.page import ThemedImage, themed_figure
 
@@ -37,8 +38,9 @@ def read_benchmarks(benchmarks: Mapping[str, Path]) -> list[Stage]:
     """Read what Snakemake measured of each stage; tables that are not there are left out."""
     stages = []
     for name, path in benchmarks.items():
-        if Path(path).is_file():
-            table = pd.read_csv(path, sep="\t").apply(pd.to_numeric, errors="coerce")
+        table = read_benchmark(path)
+        if table is not None:
+            table = table.apply(pd.to_numeric, errors="coerce")
             if {"s", "max_rss"} <= set(table.columns) and len(table):
                 seconds, memory = float(table["s"].mean()), float(table["max_rss"].max())
                 # Snakemake prints the mean load in per cent of one core.

@@ -1,5 +1,6 @@
 """The stores on disk, OME-Zarr volumes among them; nothing else opens Zarr."""
 
+from besselflow.store.arrays import column_edge
 from besselflow.store.files import atomic_path, remove, write_json, write_tsv
 from besselflow.store.projections import Projections, open_projections, write_projections
 from besselflow.store.units import UnitStores, UnitWriter, open_units
@@ -11,6 +12,7 @@ __all__ = [
     "UnitWriter",
     "Volume",
     "atomic_path",
+    "column_edge",
     "open_projections",
     "open_units",
     "open_volume",

@@ -9,16 +9,18 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from besselflow.beam import AxialProfile
 from besselflow.errors import InputError
 from besselflow.lateral import LateralBlur
 from besselflow.projection import AxialGrid, AxialProjection
-from besselflow.store.arrays import ATTRIBUTE, shard_shape, store_blocks
+from besselflow.store.arrays import ATTRIBUTE, create_array, open_lazily, store_blocks
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
 
 _DATA, _MASKED, _PICTURES = "intensity", "masked", "pictures"
+_PROJECTION_CHUNK = (1, 1, 8, 256, 256)
 
 
 @dataclass(frozen=True)
@@ -148,17 +150,12 @@ def write_projections(path: Path | str, projections: Projections) -> None:
     projections : Projections
         Contents; `data` is computed block by block.
     """
-    shape = projections.data.shape
-    chunks = (1, 1, min(shape[2], 64), min(shape[3], 256), min(shape[4], 256))
     kernel = projections.lateral_kernel
-    layout = {
-        "shape": shape,
-        "chunks": chunks,
-        "shards": shard_shape(shape, chunks),
-        "dimension_names": ["t", "c", "p", "y", "x"],
-    }
+    layout = (projections.data.shape, _PROJECTION_CHUNK)
+    named = {"dimension_names": ["t", "c", "p", "y", "x"]}
     with atomic_path(path) as temporary:
-        group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
+        store = LocalStore(temporary)
+        group = zarr.open_group(store, mode="w", zarr_format=3)
         group.attrs[ATTRIBUTE] = {
             "positions_um": [float(z) for z in projections.positions_um],
             "profile_edges_um": projections.profile.edges_um.tolist(),
@@ -176,9 +173,10 @@ def write_projections(path: Path | str, projections: Projections) -> None:
             "members_um": projections.members_um,
             "pictures": list(projections.pictures),
         }
-        store_blocks(projections.data, group.create_array(_DATA, dtype="float32", **layout))
+        store_blocks(projections.data, create_array(store, _DATA, *layout, **named))
         if projections.masked is not None:
-            store_blocks(projections.masked, group.create_array(_MASKED, dtype="bool", **layout))
+            mask = create_array(store, _MASKED, *layout, dtype="bool", **named)
+            store_blocks(projections.masked, mask)
         for name, image in projections.pictures.items():
             group.create_array(f"{_PICTURES}/{name}", data=np.asarray(image, np.float32))
 
@@ -191,7 +189,7 @@ def open_projections(path: Path | str) -> Projections:
     first, spacing, count = values["grid"]
     kernel = values.get("lateral_kernel")
     return Projections(
-        data=da.from_zarr(array, chunks=array.shards),
+        data=open_lazily(array),
         positions_um=np.array(values["positions_um"]),
         profile=AxialProfile(
             np.array(values["profile_edges_um"]),
@@ -204,7 +202,7 @@ def open_projections(path: Path | str) -> Projections:
         attributes=values["attributes"],
         lateral_kernel=None if kernel is None else np.array(kernel),
         members_um=values.get("members_um"),
-        masked=da.from_zarr(group[_MASKED], chunks=array.shards) if _MASKED in group else None,
+        masked=open_lazily(group[_MASKED]) if _MASKED in group else None,
         pictures={
             name: np.asarray(group[f"{_PICTURES}/{name}"]) for name in values.get("pictures", [])
         },

@@ -1,4 +1,4 @@
-"""Work units: what a job writes of the volume, and its records."""
+"""Work units: what a job writes of the volume, and its records, in a single ZIP file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from besselflow.store.arrays import ATTRIBUTE
+from besselflow.store.arrays import ATTRIBUTE, open_store, write_store
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
 
@@ -19,10 +19,12 @@ from besselflow.tiling import Unit
 class UnitWriter:
     """Writes the work units of one shard; the store appears only when the block succeeds.
 
+    Each array of each unit is a chunk, and an entry of the ZIP file: one file, however many tiles.
+
     Parameters
     ----------
     path : path
-        Folder to write.
+        ZIP file to write.
     units : list of Unit
         The units of the shard, in order; may be empty.
     unit_shape : tuple of int
@@ -45,31 +47,47 @@ class UnitWriter:
         """Create the store under its temporary name."""
         self._stack = contextlib.ExitStack()
         temporary = self._stack.enter_context(atomic_path(self.path))
-        self._group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
-        for name in self.names:
-            self._group.create_array(
-                name,
+        self._store = self._stack.enter_context(write_store(temporary, packed=True))
+        self._arrays = {
+            name: zarr.create_array(
+                self._store,
+                name=name,
                 shape=(len(self.units), *self.unit_shape),
                 chunks=(1, *self.unit_shape),
                 dtype="float32",
             )
+            for name in self.names
+        }
         return self
 
     def write(self, unit: Unit, record: dict[str, Any], **arrays: np.ndarray) -> None:
-        """Write one unit: its arrays by name, and a record of numbers about its fit."""
+        """Write one unit: its arrays by name, and a record of numbers about its fit.
+
+        Raises
+        ------
+        AssertionError
+            The unit was written before, or an array is missing or does not fill its chunk.
+        """
         position = self.units.index(unit)
+        if any(record["unit"] == unit.index for record in self.records):
+            raise AssertionError(f"unit {unit.index} of {self.path} has two writers")
+        shapes = {name: np.shape(values) for name, values in arrays.items()}
+        if shapes != dict.fromkeys(self.names, self.unit_shape):
+            raise AssertionError(f"{shapes} do not fill chunks of {self.unit_shape}, {self.names}")
         for name, values in arrays.items():
-            self._group[name][position] = values
+            self._arrays[name][position] = values
+        self._store.flush()
         self.records.append({"unit": unit.index, **record})
 
     def __exit__(self, *error) -> None:
         """Publish the store, or remove what was written."""
         if error[0] is None:
-            self._group.attrs[ATTRIBUTE] = {
+            values = {
                 "arrays": list(self.names),
                 "units": [unit.index for unit in self.units],
                 "records": self.records,
             }
+            zarr.open_group(self._store, mode="a").attrs[ATTRIBUTE] = values
         self._stack.__exit__(*error)
 
 
@@ -94,7 +112,7 @@ def open_units(paths: list[Path | str]) -> UnitStores:
     arrays: dict[str, dict[int, da.Array]] = {}
     records: dict[int, dict[str, Any]] = {}
     for path in paths:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(open_store(path), mode="r")
         values = group.attrs[ATTRIBUTE]
         for name in values["arrays"]:
             lazy = da.from_zarr(group[name])

@@ -12,11 +12,20 @@ import numpy as np
 import ome_zarr_models.v05
 import zarr
 
-from besselflow.store.arrays import ATTRIBUTE, shard_shape, store_blocks
+from besselflow.store.arrays import (
+    ATTRIBUTE,
+    create_array,
+    is_packed,
+    open_lazily,
+    open_store,
+    store_blocks,
+    write_store,
+)
 from besselflow.store.files import atomic_path
 
-_VOLUME_CHUNK = (1, 1, 64, 128, 128)
-_SMALLEST_LEVEL = 64
+_VOLUME_CHUNK = (1, 1, 16, 128, 128)
+_SMALLEST_LEVEL, _LARGE_LEVEL, _MOST_LEVELS = 64, 1024, 3
+_VOXELS_FOR_WINDOW = 2**22
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ def write_volume(
     Parameters
     ----------
     path : path
-        Folder to write; it appears only when complete and valid.
+        Folder to write, or, where it ends in ``.ozx``, a single ZIP file (OME-NGFF RFC-9); it
+        appears only when complete and valid.
     data : dask.array.Array, shape (T, C, Z, Y, X)
         Volume, computed block by block.
     voxel_size_um, origin_um : tuple of float
@@ -67,30 +77,34 @@ def write_volume(
     attributes : dict
         Stored beside the OME metadata; ``channels`` in them names the channels for viewers.
     """
+    packed = is_packed(path)
     with atomic_path(path) as temporary:
-        group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
         datasets, spacing, origin = [], list(voxel_size_um), list(origin_um)
         level = data.astype("float32")
-        for index in range(32):
-            array = _create_level(group, str(index), level.shape)
-            store_blocks(level, array)
+        for index in range(_MOST_LEVELS):
+            _write_level(temporary, packed, str(index), level)
             datasets.append(_dataset(str(index), spacing, origin))
             factors = pyramid_factors(level.shape[2:], spacing)
+            stored = open_lazily(zarr.open_array(open_store(temporary), path=str(index), mode="r"))
             if factors is None:
                 break
             origin = [o + (f - 1) * s / 2 for o, f, s in zip(origin, factors, spacing, strict=True)]
             spacing = [s * f for s, f in zip(spacing, factors, strict=True)]
-            stored = da.from_zarr(array, chunks=array.shards)
             axes = {2: factors[0], 3: factors[1], 4: factors[2]}
             level = da.coarsen(np.mean, stored, axes, trim_excess=True)
-        smallest = np.asarray(level)
-        group.attrs.update(
-            {
-                "ome": _ome_metadata(name, datasets, smallest, attributes.get("channels", [])),
-                ATTRIBUTE: attributes,
-            }
-        )
-        ome_zarr_models.v05.Image.from_zarr(zarr.open_group(str(temporary), mode="r"))
+        with write_store(temporary, packed) as store:
+            labels = attributes.get("channels", [])
+            metadata = _ome_metadata(name, datasets, stored, labels)
+            group = zarr.open_group(store, mode="a", zarr_format=3)
+            group.attrs.update({"ome": metadata, ATTRIBUTE: attributes})
+        ome_zarr_models.v05.Image.from_zarr(zarr.open_group(open_store(temporary), mode="r"))
+
+
+def _write_level(path: Path, packed: bool, name: str, level: da.Array) -> None:
+    with write_store(path, packed) as store:
+        axes = ["t", "c", "z", "y", "x"]
+        array = create_array(store, name, level.shape, _VOLUME_CHUNK, dimension_names=axes)
+        store_blocks(level, array)
 
 
 def pyramid_factors(
@@ -98,8 +112,9 @@ def pyramid_factors(
 ) -> tuple[int, int, int] | None:
     """Choose the factors to the next pyramid level.
 
-    The lateral axes are halved; z is halved with them when that brings the voxels closer to cubes,
-    so that a finely sliced volume shrinks in all directions and a coarse one keeps its slices.
+    The lateral axes are halved, or quartered above 1024 pixels, so that three levels do. z is
+    reduced with them by what brings the voxels closest to cubes, so that a finely sliced volume
+    shrinks in all directions and a coarse one keeps its slices.
 
     Parameters
     ----------
@@ -116,10 +131,12 @@ def pyramid_factors(
     z, y, x = shape
     if max(y, x) <= _SMALLEST_LEVEL:
         return None
-    factor_y, factor_x = (2 if y > 1 else 1), (2 if x > 1 else 1)
+    factor = 4 if max(y, x) > _LARGE_LEVEL else 2
+    factor_y, factor_x = min(factor, y), min(factor, x)
     lateral = math.sqrt(spacing_um[1] * factor_y * spacing_um[2] * factor_x)
-    halve_z = z >= 2 and spacing_um[0] * math.sqrt(2) <= lateral
-    return (2 if halve_z else 1, factor_y, factor_x)
+    possible = [f for f in (1, 2, 4) if f <= min(factor, z)]
+    factor_z = min(possible, key=lambda f: abs(math.log(spacing_um[0] * f / lateral)))
+    return (factor_z, factor_y, factor_x)
 
 
 def open_volume(path: Path | str, level: int = 0) -> Volume:
@@ -128,31 +145,19 @@ def open_volume(path: Path | str, level: int = 0) -> Volume:
     Parameters
     ----------
     path : path
-        OME-Zarr folder.
+        OME-Zarr folder or ZIP file.
     level : int
         Pyramid level; 0 is full resolution, -1 the coarsest.
     """
-    group = zarr.open_group(str(path), mode="r")
+    group = zarr.open_group(open_store(path), mode="r")
     dataset = group.attrs["ome"]["multiscales"][0]["datasets"][level]
     scale, translation = dataset["coordinateTransformations"]
     array = group[dataset["path"]]
     return Volume(
-        data=da.from_zarr(array, chunks=array.shards),
+        data=open_lazily(array),
         voxel_size_um=tuple(scale["scale"][2:]),
         origin_um=tuple(translation["translation"][2:]),
         attributes=dict(group.attrs.get(ATTRIBUTE, {})),
-    )
-
-
-def _create_level(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array:
-    chunks = tuple(min(n, c) for n, c in zip(shape, _VOLUME_CHUNK, strict=True))
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        shards=shard_shape(shape, chunks),
-        dtype="float32",
-        dimension_names=["t", "c", "z", "y", "x"],
     )
 
 
@@ -167,13 +172,13 @@ def _dataset(path: str, spacing: list[float], origin: list[float]) -> dict[str, 
 
 
 def _ome_metadata(
-    name: str, datasets: list[dict], smallest: np.ndarray, labels: list[str]
+    name: str, datasets: list[dict], smallest: da.Array, labels: list[str]
 ) -> dict[str, Any]:
     space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, *space]
     channels = []
     for channel in range(smallest.shape[1]):
-        values = smallest[:, channel]
+        values = _subsample(smallest[:, channel])
         low, high = (float(v) for v in np.percentile(values, [1, 99.8]))
         channels.append(
             {
@@ -193,3 +198,11 @@ def _ome_metadata(
         "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
         "omero": {"channels": channels},
     }
+
+
+def _subsample(values: da.Array) -> np.ndarray:
+    """Take enough evenly spread time points and slices of (T, Z, Y, X) to choose a window."""
+    planes = max(1, _VOXELS_FOR_WINDOW // math.prod(values.shape[2:]))
+    every = -(-math.prod(values.shape[:2]) // planes)
+    chosen = list(np.ndindex(values.shape[:2]))[:: max(1, every)]
+    return np.stack([np.asarray(values[place]) for place in chosen])

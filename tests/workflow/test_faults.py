@@ -1,0 +1,233 @@
+"""Runs that are killed, starved of disk, or fed with damage; all of them must end well or clearly.
+
+`test_a_run_killed_again_and_again...` takes minutes and has the marker `slow`.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from besselflow.store import open_volume
+from besselflow.tiling import list_units
+from tiny_runs import SHAPE, TinyFacility, environment, wait_until
+
+KILLS, SEED = 24, 7
+VOLUMES = ("volume.ome.zarr", "uncertainty.ozx", "methods/interpolation.ozx")
+SETTINGS = {"methods": ["interpolation", "spectral"], "final": "spectral"}
+WITH_FIT = {
+    "methods": ["interpolation", "spectral", "inr"],
+    "final": "inr",
+    "inr": {"steps": 600, "width": 16, "features": 16, "checkpoint_seconds": 0.2},
+}
+pytestmark = pytest.mark.workflow
+
+
+def start(facility, *arguments):
+    """Start a run; its output goes to a file, which no reader needs to empty."""
+    with open(facility.folder / "output.txt", "a") as output:
+        return subprocess.Popen(
+            facility.command(*arguments),
+            cwd=facility.folder,
+            env=environment(),
+            stdout=output,
+            stderr=output,
+        )
+
+
+def jobs_of(controller):
+    """Return the processes that a run has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(controller.pid).children(recursive=True)
+    return []
+
+
+def volumes_of(facility, names):
+    return {name: np.asarray(open_volume(facility.results / "a" / name).data) for name in names}
+
+
+def partial_files(facility):
+    return [path.name for path in facility.results.rglob("*partial*")]
+
+
+def kill_at_random(facility, chance):
+    """Start a run and kill its controller or one of its jobs within some seconds.
+
+    Returns
+    -------
+    str
+        What was killed, or "nothing" where the run had ended before.
+    """
+    controller = start(facility)
+    wanted, until = chance.choice(["controller", "job"]), time.monotonic() + chance.uniform(1, 9)
+    while time.monotonic() < until and controller.poll() is None:
+        time.sleep(0.02)
+    killed = "nothing"
+    if controller.poll() is None:
+        jobs = jobs_of(controller)
+        if wanted == "job" and jobs:
+            victim = chance.choice(jobs)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+                killed = "job"
+        else:
+            controller.kill()
+            killed = "controller"
+    if killed == "controller":
+        controller.wait()
+        _, alive = psutil.wait_procs(jobs, timeout=60)
+        assert not alive, "a job outlived the controller"
+        assert facility.run("--unlock").returncode == 0
+    elif controller.wait(timeout=300) == -signal.SIGKILL:
+        facility.run("--unlock")
+    return killed
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_with_the_same_outputs(tmp_path):
+    undisturbed = TinyFacility(tmp_path / "undisturbed", **WITH_FIT)
+    disturbed = TinyFacility(tmp_path / "disturbed", **WITH_FIT)
+    for facility in (undisturbed, disturbed):
+        facility.add_test("a")
+    first = undisturbed.run()
+    assert first.returncode == 0, first.stdout
+    chance, killed = random.Random(SEED), []
+    names = ("volume.ome.zarr", "methods/spectral.ozx", "methods/interpolation.ozx")
+    while len([what for what in killed if what != "nothing"]) < KILLS:
+        # Where it got to its end, something is taken away, so that there is work again.
+        if (disturbed.results / "report.html").exists():
+            shutil.rmtree(disturbed.results)
+        killed.append(kill_at_random(disturbed, chance))
+        assert len(killed) < 3 * KILLS, killed
+    last = disturbed.run()
+    assert last.returncode == 0, last.stdout
+    assert {"controller", "job"} <= set(killed)
+    expected, found = volumes_of(undisturbed, names), volumes_of(disturbed, names)
+    for name in names:
+        scale = float(np.abs(expected[name]).max())
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5 * scale)
+    assert partial_files(disturbed) == []
+    assert "Nothing to be done" in disturbed.run().stdout
+
+
+@contextlib.contextmanager
+def small_disk(place, size):
+    """Mount a file system of a limited size where that is allowed."""
+    place.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_named_and_costs_nothing_that_is_finished(tmp_path):
+    facility = TinyFacility(tmp_path, **SETTINGS)
+    facility.add_test("a")
+    with small_disk(facility.results, "16m"):
+        assert facility.run("results/a/projections.zarr").returncode == 0
+        finished = facility.modification_times()["a/projections.zarr/zarr.json"]
+        filler = facility.results / "filler"
+        with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        refused = facility.run()
+        assert refused.returncode != 0
+        with open(filler, "r+b") as file:
+            file.truncate(0)
+        resumed = facility.run()
+        assert resumed.returncode == 0, resumed.stdout
+        assert facility.modification_times()["a/projections.zarr/zarr.json"] == finished
+    text = refused.stdout
+    assert "No space left on device" in text or "the disk is full" in text, text
+
+
+def test_a_read_only_folder_is_refused_before_anything_runs(tmp_path):
+    facility = TinyFacility(tmp_path, **SETTINGS)
+    facility.add_test("a")
+    with small_disk(facility.results, "1m"):
+        again = ["mount", "-o", "remount,ro", str(facility.results)]
+        subprocess.run(again, check=True, capture_output=True)
+        refused = facility.run()
+    assert refused.returncode != 0
+    assert "Nothing was run" in refused.stdout
+    assert 'results in the configuration: "results"' in refused.stdout
+    assert "choose another folder" in refused.stdout and "Traceback" not in refused.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    # As many tiles as an image of 2048 x 2048 pixels has by default.
+    tiling = {"tile": 3, "halo": 1}
+    facility = TinyFacility(tmp_path_factory.mktemp("finished"), **SETTINGS, tiling=tiling)
+    facility.add_test("a")
+    ended = facility.run()
+    assert ended.returncode == 0, ended.stdout
+    return facility
+
+
+def test_a_vanished_input_is_named_and_nothing_is_lost(finished):
+    path = finished.folder / "data" / "a.ome.tif"
+    hidden, before = path.with_suffix(".hidden"), finished.modification_times()
+    path.rename(hidden)
+    try:
+        refused = finished.run()
+    finally:
+        hidden.rename(path)
+    assert refused.returncode != 0
+    assert "a.ome.tif" in refused.stdout and "no such file" in refused.stdout
+    assert finished.modification_times() == before
+    assert "Nothing to be done" in finished.run().stdout
+
+
+def test_damaged_units_are_named_with_a_remedy_that_works(finished):
+    units = finished.results / "a" / "units" / "spectral-0.zip"
+    volume = finished.results / "a" / "volume.ome.zarr"
+    expected = np.asarray(open_volume(volume).data)
+    units.write_bytes(units.read_bytes()[:500])
+    shutil.rmtree(volume)
+    refused = finished.run()
+    assert refused.returncode != 0
+    reason = next(line for line in refused.stdout.splitlines() if "reason:" in line)
+    assert "units/spectral-0.zip: not a readable store; delete the file and run again" in reason
+    units.unlink()
+    repaired = finished.run()
+    assert repaired.returncode == 0, repaired.stdout
+    np.testing.assert_array_equal(np.asarray(open_volume(volume).data), expected)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_ends_well(tmp_path):
+    facility = TinyFacility(tmp_path, **SETTINGS)
+    facility.add_test("a")
+    first = start(facility)
+    try:
+        wait_until(lambda: jobs_of(first) or first.poll() is not None, 120)
+        assert first.poll() is None
+        second = facility.run()
+        assert second.returncode != 0 and "lock" in second.stdout
+        assert first.wait(timeout=300) == 0, (facility.folder / "output.txt").read_text()
+    finally:
+        first.kill()
+        first.wait()
+    assert set(volumes_of(facility, VOLUMES)) == set(VOLUMES)
+    assert partial_files(facility) == []
+
+
+def test_a_finished_sample_of_many_tiles_is_few_files(finished):
+    assert len(list_units((1, 1, 1, *SHAPE[1:]), 3, 1)) == 64
+    files = [path for path in (finished.results / "a").rglob("*") if path.is_file()]
+    listing = "\n".join(str(path.relative_to(finished.results)) for path in files)
+    assert len(files) <= 25, listing
+    names = {path.relative_to(finished.results / "a").as_posix() for path in files}
+    assert {"logs.txt", "benchmarks.tsv"} <= names and not any("logs/" in name for name in names)
+    assert os.path.getsize(finished.results / "a" / "logs.txt") > 0
