@@ -46,6 +46,8 @@ _MARGIN = 4.0
 # derivatives of both; the INR and the prior the samples, and what a block of slices takes in the
 # layers of the network, which is counted apart.
 _COSTS = {
+    # Some crops of one time point, whatever the size.
+    "preflight_sample": (1, 0.1),
     "preprocess": (24, 0.5),
     "convert_ground_truth": (24, 0.5),
     "hold_out": (24, 0.5),

@@ -4,7 +4,6 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 

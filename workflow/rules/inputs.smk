@@ -62,11 +62,14 @@ def training_stack(wildcards):
     if kind == "phantom":
         return {}
     sample = name.rsplit("-", 1)[0]
-    part = "" if RUN.why_not_held_out(sample) else "/held_out"
-    own = SimpleNamespace(sample=sample, part=part)
+    kept, shards = f"{sample}/held_out", range(1)
+    if RUN.why_not_held_out(sample):
+        kept, shards = sample, SHARDS
+    place = ("{sample}{part}", kept)
+    units = units_path("inr").replace(*place)
     return {
-        "projections": PROJECTIONS.format(sample=sample, part=part),
-        "units": inr_units_of(own),
+        "projections": PROJECTIONS.replace(*place),
+        "units": [units.format(shard=shard) for shard in shards],
     }
 
 
@@ -171,7 +174,7 @@ def baseline_settings(wildcards):
 
 def tiling_of(wildcards):
     """What is left when projections are withheld is small enough for a single job."""
-    shards = {"shards": 1} if getattr(wildcards, "part", "") else {}
+    shards = {"shards": 1} if wildcards.get("part") else {}
     return CONFIG.tiling.model_dump() | shards
 
 

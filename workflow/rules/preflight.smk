@@ -12,8 +12,8 @@ rule preflight_sample:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=memory_mb("preflight_sample"),
+        runtime=minutes("preflight_sample"),
     params:
         beam=beam_settings,
         reading=reading_settings,
