@@ -125,7 +125,7 @@ def write_sample(
         picture_pixels=picture_pixels,
         benchmarks={"fit_inr": benchmark, "refine": work / "missing.tsv"},
         validation=validation_files(outputs, "No projection was withheld: 4 are too few."),
-        evaluation=EvaluationFiles(details.sweep, details.shells, details.conditions),
+        evaluation=EvaluationFiles(*map(str, vars(details).values())),
     )
 
 

@@ -1,6 +1,7 @@
 """The tables of scores: every known metric, gains, intervals, and how they were taken."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_every_score_that_evaluate_writes_is_in_the_registry(tmp_path):
 
 def test_conditions_name_range_threshold_and_region(tmp_path):
     inputs = write_sample(tmp_path, "sample")
-    conditions = json.loads(inputs.evaluation.conditions.read_text())
+    conditions = json.loads(Path(inputs.evaluation.conditions).read_text())
     told = dict(describe_conditions(conditions, "photons"))
     peak = conditions["data_range"][0]
     assert told["Data range"].startswith(f"0 to {peak:.4g} photons")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def read_conditions(inputs: SampleReportInputs) -> dict:
     """Read how the scores were taken; empty without ground truth."""
     if inputs.evaluation is None:
         return {}
-    return json.loads(inputs.evaluation.conditions.read_text(encoding="utf-8"))
+    return json.loads(Path(inputs.evaluation.conditions).read_text(encoding="utf-8"))
 
 
 def describe_agreement(
