@@ -27,7 +27,10 @@ if (
     and not any(Path(".snakemake", "locks").glob("*"))
 ):
     try:
-        slurm.wait_for_end(RESULTS, logger.info)
+        # Snakemake's own log does not say anything yet.
+        slurm.wait_for_end(
+            RESULTS, lambda text: print(text, file=sys.stderr, flush=True)
+        )
     except InputError as error:
         raise WorkflowError(f"Nothing was run. {error}")
 
