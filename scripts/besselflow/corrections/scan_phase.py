@@ -21,7 +21,7 @@ _GRID = 0.25
 _LEAST = 0.05
 _ERRORS = 4.0
 _HIGHEST = 0.4
-_LARGEST_ERROR = 0.05
+_LEAST_COHERENCE = 0.8
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def estimate_scan_phase(images: np.ndarray) -> ScanPhase | None:
     parts = [part.sum(axis=0) for part in np.array_split(cross, min(count, 10))]
     left_out = np.array([_peak(total - part, frequency) for part in parts])
     error = np.sqrt((len(parts) - 1) * left_out.var())
-    # Where lines have nothing in common, parts of the images disagree by a large share of a pixel.
-    if error > _LARGEST_ERROR:
+    # A displacement turns all frequencies in proportion; the phases of noise are random.
+    agreement = (total * np.exp(2j * np.pi * frequency * best)).real.sum()
+    if agreement < _LEAST_COHERENCE * np.abs(total).sum():
         return None
     return ScanPhase(float(best), float(error))
 
