@@ -78,7 +78,7 @@ def estimate_scan_phase(images: np.ndarray) -> ScanPhase | None:
     error = np.sqrt((len(parts) - 1) * left_out.var())
     # A displacement turns all frequencies in proportion; the phases of noise are random.
     agreement = (total * np.exp(2j * np.pi * frequency * best)).real.sum()
-    if agreement < _LEAST_COHERENCE * np.abs(total).sum():
+    if agreement <= _LEAST_COHERENCE * np.abs(total).sum():
         return None
     return ScanPhase(float(best), float(error))
 
