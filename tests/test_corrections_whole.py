@@ -114,14 +114,14 @@ def test_displacements_without_an_overlap_are_left_alone():
 
 
 def test_a_fluctuating_laser_is_steadied():
-    acquisition = acquire(laser=0.15)
+    acquisition = acquire(kind="cells", laser=0.15)
     found, record = correct(projections(acquisition))
     assert record["laser"]["applied"]
     truth = np.log(acquisition.truth["brightness"])
     rough = lambda series: np.diff(series, 2).std() / np.sqrt(6)  # noqa: E731
     assert rough(np.log(record["laser"]["gains"]) - truth) < 0.6 * rough(truth)
     # The noise of the acquisition apart.
-    plain, gain = acquire().photons, np.array(record["laser"]["gains"])[:, None, None]
+    plain, gain = acquire(kind="cells").photons, np.array(record["laser"]["gains"])[:, None, None]
     before, after = acquisition.photons - plain, acquisition.photons / gain - plain
     assert (after**2).mean() < 0.6 * (before**2).mean()
     expected = np.asarray(projections(acquisition).data[0, 0]) / gain

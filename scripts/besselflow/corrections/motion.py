@@ -22,6 +22,29 @@ LEAST_PIXELS = 0.1
 """Less motion than this at all times is not worth an interpolation."""
 
 
+LEAST_AGREEMENT = 0.3
+"""Correlation of registered time points below which they show different things."""
+
+
+def agreement(stacks: np.ndarray, motion: np.ndarray) -> float:
+    """Return the smallest correlation of a time point, moved back, with the first.
+
+    Parameters
+    ----------
+    stacks : numpy.ndarray, shape (T, N, y, x)
+    motion : numpy.ndarray, shape (T, 2)
+        Displacements in pixels.
+    """
+    smallest = 1.0
+    reference = stacks[0] - stacks[0].mean(axis=(1, 2), keepdims=True)
+    for stack, own in zip(stacks[1:], motion[1:], strict=True):
+        back = move(stack, np.tile(-own, (len(stack), 1)))
+        back = back - back.mean(axis=(1, 2), keepdims=True)
+        energy = float(np.sqrt((reference**2).sum() * (back**2).sum()))
+        smallest = min(smallest, float((reference * back).sum()) / max(energy, 1e-30))
+    return smallest
+
+
 def estimate_motion(stacks: np.ndarray) -> np.ndarray:
     """Estimate the lateral displacement of every time point.
 

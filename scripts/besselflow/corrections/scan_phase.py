@@ -20,8 +20,8 @@ _LIMIT = 6.0
 _GRID = 0.25
 _LEAST = 0.05
 _ERRORS = 4.0
-_LEAST_AGREEMENT = 6.0
 _HIGHEST = 0.4
+_LEAST_COHERENCE = 0.8
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,16 @@ def estimate_scan_phase(images: np.ndarray) -> ScanPhase | None:
     # The highest frequencies hold noise, and those of a sharp edge at half a pixel are ambiguous.
     used = np.arange(modes.shape[2]) / width <= _HIGHEST
     frequency = np.arange(modes.shape[2])[used] / width
-    by_line = odd[..., used] * even[..., used].conj()
-    cross = by_line.sum(axis=1)
+    cross = (odd[..., used] * even[..., used].conj()).sum(axis=1)
     total = cross.sum(axis=0)
     best = _peak(total, frequency)
-    # Of lines that have nothing in common, the phases are random.
-    agreement = (total * np.exp(2j * np.pi * frequency * best)).real.sum()
-    by_chance = np.sqrt((np.abs(by_line) ** 2).sum() / 2)
-    if agreement <= _LEAST_AGREEMENT * by_chance:
-        return None
     parts = [part.sum(axis=0) for part in np.array_split(cross, min(count, 10))]
-    best = _peak(total, frequency)
-    agreement = (cross * np.exp(2j * np.pi * frequency * best)).real.sum(axis=1)
-    if agreement.mean() < _LEAST_AGREEMENT * agreement.std() / np.sqrt(count):
-        return None
     left_out = np.array([_peak(total - part, frequency) for part in parts])
     error = np.sqrt((len(parts) - 1) * left_out.var())
+    # A displacement turns all frequencies in proportion; the phases of noise are random.
+    agreement = (total * np.exp(2j * np.pi * frequency * best)).real.sum()
+    if agreement <= _LEAST_COHERENCE * np.abs(total).sum():
+        return None
     return ScanPhase(float(best), float(error))
 
 

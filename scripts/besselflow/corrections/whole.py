@@ -14,7 +14,12 @@ from besselflow.baselines.spectral_masked import fill_masked
 from besselflow.config import Corrections
 from besselflow.corrections.brightness import estimate_fluctuation, estimate_loss
 from besselflow.corrections.drift import estimate_drift
-from besselflow.corrections.motion import LEAST_PIXELS, estimate_motion
+from besselflow.corrections.motion import (
+    LEAST_AGREEMENT,
+    LEAST_PIXELS,
+    agreement,
+    estimate_motion,
+)
 from besselflow.corrections.pictures import section_pair
 from besselflow.job import logger
 from besselflow.store import Projections
@@ -202,7 +207,11 @@ def _planes_over_time(projections: Projections, displacement: np.ndarray, region
 
 def _motion(projections: Projections, region) -> tuple[dict[str, Any], np.ndarray]:
     nothing = np.zeros((*projections.data.shape[::2][:2], 2))
-    motion = estimate_motion(_planes_over_time(projections, nothing, region))
+    stacks = _planes_over_time(projections, nothing, region)
+    motion = estimate_motion(stacks)
+    if agreement(stacks, motion) < LEAST_AGREEMENT:
+        record = {"applied": False, "why_not": "the time points have too little in common"}
+        return record, np.zeros((len(stacks), 1, 2))
     largest = float(np.abs(motion).max())
     applied = largest >= LEAST_PIXELS
     if applied:
@@ -223,7 +232,13 @@ def _loss(
         share = float(settings.bleaching)
         rate = -np.log1p(-share) / elapsed.max() if elapsed.max() > 0 else 0.0
         return -rate * elapsed, {"applied": True, "given": True, "share": share}
-    loss = estimate_loss(_planes_over_time(projections, displacement, region))
+    loss = None
+    if times > 1:
+        stacks = _planes_over_time(projections, displacement, region)
+        if agreement(stacks, np.zeros((times, 2))) < LEAST_AGREEMENT:
+            why_not = "the time points have too little in common"
+            return np.zeros((times, count)), {"applied": False, "why_not": why_not}
+        loss = estimate_loss(stacks)
     if loss is None:
         why_not = (
             "a single stack can't tell a loss over time from the attenuation with depth, or from "
