@@ -9,7 +9,7 @@ from besselflow.report.history import read_benchmarks
 def write_job(folder, part, name, text, seconds):
     for kind, suffix, content in (
         ("logs", "log", text),
-        ("benchmarks", "tsv", f"s\tmax_rss\n{seconds}\t100.5\n"),
+        ("benchmarks", "tsv", f"s\tmax_rss\tmean_load\n{seconds}\t100.5\t90\n"),
     ):
         path = folder / part / kind / f"{name}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -257,6 +257,9 @@ def test_neighbour_average_is_centred_and_keeps_a_slope(problem):
         def forward(self, z_um, yx_um):
             return (0.25 * z_um).expand(len(yx_um), -1)
 
+        def hidden_matrices(self):
+            return []
+
     y = problem.projections
     data = UnitColumns.of(y, np.ones_like(y), problem.operator, VOXEL, 10.0, 0.0, False, CPU)
     assert sum(NEIGHBOUR_WEIGHTS) == pytest.approx(1)
