@@ -16,7 +16,7 @@ LONG_FIT = {
     "validation": {"hold_out": 0},
     "inr": {"steps": 8000, "width": 16, "features": 16, "held_out": 0, "checkpoint_seconds": 0.5},
 }
-UNITS = "results/known/units/inr-0.zarr"
+UNITS = "results/known/units/inr-0.zip"
 VOLUME = "results/known/volume.ome.zarr"
 PATIENCE = 600
 

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-import zarr
 
 from besselflow.slurm import job_prefix
+from besselflow.store import open_volume
 from cluster_runs import ClusterFacility, jobs_of_run
 from tiny_runs import ROOT
 
@@ -53,10 +53,6 @@ def whole(cluster, tmp_path_factory):
     return WholeRun(tmp_path_factory.mktemp("whole"))
 
 
-def read_volume(path):
-    return np.asarray(zarr.open_group(path, mode="r")["0"])
-
-
 def test_the_good_sample_is_finished(whole):
     folder = whole.facility.results / "known"
     assert (folder / "report.html").exists(), whole.run.stdout
@@ -65,11 +61,12 @@ def test_the_good_sample_is_finished(whole):
 
 def test_volumes_are_those_of_a_local_run(whole):
     assert whole.run_locally.returncode == 0, whole.run_locally.stdout
-    relative = ["volume.ome.zarr", "uncertainty.ome.zarr", "determined.ome.zarr"]
-    relative += [f"methods/{name}.ome.zarr" for name in ("interpolation", "spectral", "inr")]
+    relative = ["volume.ome.zarr", "uncertainty.ozx", "determined.ozx"]
+    relative += [f"methods/{name}.ozx" for name in ("interpolation", "spectral", "inr")]
     for path in relative:
         found, expected = (
-            read_volume(f.results / "known" / path) for f in (whole.facility, whole.local)
+            np.asarray(open_volume(facility.results / "known" / path).data)
+            for facility in (whole.facility, whole.local)
         )
         scale = float(np.abs(expected).max())
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * scale, err_msg=path)
@@ -79,18 +76,18 @@ def test_a_failed_sample_is_named_and_leaves_the_other_alone(whole):
     assert whole.run.returncode != 0
     summary = whole.run.stdout[whole.run.stdout.rindex("BesselFlow could not finish") :]
     assert summary.count("  sample: ") == 1
-    assert "  sample: spoilt\n    stage:  preprocess\n    reason: " in summary
+    assert "  sample: spoilt\n    stage:  preflight_sample\n    reason: " in summary
     assert "killed" not in summary
     assert not (whole.facility.results / "spoilt" / "report.html").exists()
 
 
 def test_a_sample_is_a_handful_of_jobs_that_hold_no_gpu(whole):
     tasks = [task for _, _, task, _, _ in whole.jobs]
-    # Before and after the networks, and both networks for the sample and for what was withheld;
-    # and the one of the spoilt sample.
-    assert len(tasks) == 7, tasks
+    # The preflight, before and after the networks, and both networks for the sample and for what
+    # was withheld; and the preflight of the spoilt sample.
+    assert len(tasks) == 8, tasks
     assert sum(task.startswith("rule_fit_inr") for task in tasks) == 2
     assert sum(task.startswith("rule_refine") for task in tasks) == 2
     states = sorted(state for _, state, _, _, _ in whole.jobs)
-    assert states == ["COMPLETED"] * 6 + ["FAILED"]
+    assert states == ["COMPLETED"] * 7 + ["FAILED"]
     assert {(gpus, partition) for *_, gpus, partition in whole.jobs} == {("N/A", "main")}

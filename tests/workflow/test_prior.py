@@ -60,7 +60,7 @@ def test_a_prior_learns_from_the_sample_and_not_from_what_it_is_checked_on(tmp_p
     info = json.loads((priors / "own-many.json").read_text(encoding="utf-8"))
     assert info["trained_on"] == [f"many (its own INR along {axis})" for axis in "xy"]
     # What it learns from is the INR of what is left when projections are withheld.
-    thinned = facility.results / "many" / "held_out" / "units" / "inr-0.zarr"
+    thinned = facility.results / "many" / "held_out" / "units" / "inr-0.zip"
     own = open_units([thinned]).arrays["volume"][0].compute()
     (path,) = (priors / "own-many" / "own-many-y").glob("*.npz")
     truth = SimulatedAcquisition.load(path).truth
