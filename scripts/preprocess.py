@@ -14,12 +14,13 @@ import numpy as np
 
 from besselflow.acquisition import Acquisition, Frames, open_acquisition
 from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
-from besselflow.config import Corrections
+from besselflow.config import Config, Corrections, load_config
 from besselflow.corrections import intensity_scale
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
 from besselflow.errors import InputError
 from besselflow.job import logger, run_script
+from besselflow.preflight import examine_subsample, read_subsample, require_admission
 from besselflow.projection import AxialGrid
 from besselflow.slice_spacing import with_spacing
 from besselflow.stated import positions_of
@@ -44,6 +45,7 @@ def main(
     frames: Frames = "average",
     overrule: bool = False,
     corrections: Corrections | None = None,
+    config: Config | None = None,
 ) -> None:
     """Write the projection store.
 
@@ -75,7 +77,32 @@ def main(
         Whether the stage CSV counts where the acquisition states other positions.
     corrections : Corrections or None
         What to correct; None for the defaults.
+    config : Config or None
+        Of the run, where samples may be left out for what the preflight finds
+        (``preflight.stop_at``); None where all are taken.
+
+    Raises
+    ------
+    InputError
+        The acquisition can't be read, or the sample is left out.
     """
+    if config is not None and config.preflight.stop_at != "never":
+        subsample = read_subsample(
+            acquisition,
+            stage_positions,
+            ground_truth,
+            beam_profile,
+            voxel_size_um,
+            offset,
+            gain,
+            lateral_psf,
+            config.tiling.halo,
+            frames,
+            overrule,
+            config.preflight,
+        )
+        found = examine_subsample(subsample, sample, config)
+        require_admission(found, config.preflight.stop_at)
     stack = open_acquisition(acquisition, frames)
     announce_acquisition(stack)
     stage_positions = Path(stage_positions) if stage_positions else None
@@ -216,4 +243,6 @@ if __name__ == "__main__":
         sample=snakemake.wildcards.sample,
         projections_path=snakemake.output.projections,
         corrections=Corrections(**snakemake.params.corrections),
+        # Not a parameter of the rule: another threshold repeats no finished stage.
+        config=load_config(snakemake.config),
     )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tifffile
 
-import admit_sample
 import preflight as preflight_script
 import preflight_sample
 from besselflow.baselines.interpolation import interpolate
@@ -23,6 +22,7 @@ from besselflow.preflight import (
     in_words,
     read_examination,
     read_subsample,
+    require_admission,
 )
 from besselflow.preflight.coverage import describe_coverage
 from besselflow.preflight.signal import denoise, measure_signal, saturated_share
@@ -356,15 +356,12 @@ class TestScripts:
         section = describe_preflight(record)
         assert ("Depth never seen", "22 % of 46 µm") in section.facts
 
-    def test_a_sample_is_left_out_from_its_light_on(self, record, tmp_path):
-        admitted = tmp_path / "admitted"
+    def test_a_sample_is_left_out_from_its_light_on(self, record):
+        found = read_examination(record)
         for stop_at in ("never", "red"):
-            admit_sample.main(record, stop_at, admitted)
-            assert admitted.exists()
-            admitted.unlink()
-        with pytest.raises(InputError, match=r"preflight is yellow .* reduce the step to 6 um"):
-            admit_sample.main(record, "yellow", admitted)
-        assert not admitted.exists()
+            require_admission(found, stop_at)
+        with pytest.raises(InputError, match=r"^preflight is yellow .* reduce the step to 6 um"):
+            require_admission(found, "yellow")
 
     def test_table_and_page_list_every_sample(self, record, tmp_path, capsys):
         table, page = tmp_path / "preflight.tsv", tmp_path / "preflight.html"

@@ -13,7 +13,9 @@ ADMISSION = "the preflight"
 """The stage at which a sample is left out for its light."""
 
 _EXCLUDING_RULE = "exclude_samples"
-_ADMITTING_RULE = "admit_sample"
+_PREFLIGHT_RULE = "preflight_sample"
+# How the reason of a sample begins that is left out for its light.
+_NOT_ADMITTED = "preflight is "
 _KILLED = (
     "the job ended without a message, as when it is killed for its memory or time; "
     "run again with more memory, or look into the cluster's own log"
@@ -84,15 +86,18 @@ class JobWatch(logging.Handler):
         list of Failure
             One per job, in the order of failing.
         """
+        found = [_failure(rule, log, results) for rule, log in self._failed.values()]
+        # What can't be read fails twice.
+        elsewhere = {each.sample for each in found if each.stage != _PREFLIGHT_RULE}
         return [
-            Failure(
-                _sample_of(log, results),
-                ADMISSION if rule == _ADMITTING_RULE else rule,
-                _reason_of(log),
-                log,
-            )
-            for rule, log in self._failed.values()
+            each for each in found if each.stage != _PREFLIGHT_RULE or each.sample not in elsewhere
         ]
+
+
+def _failure(rule: str, log: str | None, results: str) -> Failure:
+    reason = _reason_of(log)
+    stage = ADMISSION if reason.startswith(_NOT_ADMITTED) else rule
+    return Failure(_sample_of(log, results), stage, reason, log)
 
 
 def _blamed(members: list[dict]) -> list[dict]:

@@ -76,7 +76,7 @@ def test_a_failed_sample_is_named_and_leaves_the_other_alone(whole):
     assert whole.run.returncode != 0
     summary = whole.run.stdout[whole.run.stdout.rindex("BesselFlow could not finish") :]
     assert summary.count("  sample: ") == 1
-    assert "  sample: spoilt\n    stage:  preflight_sample\n    reason: " in summary
+    assert "  sample: spoilt\n    stage:  preprocess\n    reason: " in summary
     assert "killed" not in summary
     assert not (whole.facility.results / "spoilt" / "report.html").exists()
 
@@ -84,10 +84,10 @@ def test_a_failed_sample_is_named_and_leaves_the_other_alone(whole):
 def test_a_sample_is_a_handful_of_jobs_that_hold_no_gpu(whole):
     tasks = [task for _, _, task, _, _ in whole.jobs]
     # The preflight, before and after the networks, and both networks for the sample and for what
-    # was withheld; and the preflight of the spoilt sample.
-    assert len(tasks) == 8, tasks
+    # was withheld; and the first two of the spoilt sample.
+    assert len(tasks) == 9, tasks
     assert sum(task.startswith("rule_fit_inr") for task in tasks) == 2
     assert sum(task.startswith("rule_refine") for task in tasks) == 2
     states = sorted(state for _, state, _, _, _ in whole.jobs)
-    assert states == ["COMPLETED"] * 7 + ["FAILED"]
+    assert states == ["COMPLETED"] * 7 + ["FAILED"] * 2
     assert {(gpus, partition) for *_, gpus, partition in whole.jobs} == {("N/A", "main")}

@@ -10,7 +10,6 @@ pytestmark = pytest.mark.workflow
 EVERYTHING = {
     "preflight_sample": 2,
     "preflight": 1,
-    "admit_sample": 2,
     "preprocess": 2,
     "convert_ground_truth": 1,
     "reconstruct_baseline": 6,
@@ -25,7 +24,7 @@ EVERYTHING = {
     "report_sample": 2,
     "report_cohort": 1,
     "all": 1,
-    "total": 32,
+    "total": 30,
 }
 OF_THE_PRIOR = ("simulate_training", "train_prior", "refine", "safeguard")
 
@@ -46,7 +45,7 @@ def test_all_stages_follow_from_the_defaults(small):
 
 def test_no_prior_is_trained_without_diffusion(small):
     counts, _ = plan(small, "--config", "methods=[spectral,inr]", "final=inr")
-    changed = {"reconstruct_baseline": 2, "total": 22}
+    changed = {"reconstruct_baseline": 2, "total": 20}
     assert counts == {k: v for k, v in EVERYTHING.items() if k not in OF_THE_PRIOR} | changed
 
 
@@ -73,7 +72,7 @@ def test_shards_multiply_the_reconstructions_only(small):
     counts, _ = plan(small, "--config", "tiling={shards: 2}")
     sharded = ("reconstruct_baseline", "fit_inr", "refine", "safeguard")
     double = {name: 2 * EVERYTHING[name] for name in sharded}
-    assert counts == EVERYTHING | double | {"total": 44}
+    assert counts == EVERYTHING | double | {"total": 42}
 
 
 def test_published_scheme_is_trained_once_per_sample(small):

@@ -32,7 +32,7 @@ WORKING_RULES = sorted(set(RULES) - {"all"})
 
 
 def test_all_rules_were_found():
-    assert len(WORKING_RULES) == 23
+    assert len(WORKING_RULES) == 22
 
 
 @pytest.mark.parametrize("rule", WORKING_RULES)
@@ -53,10 +53,7 @@ def test_log_and_benchmark_of_a_job_are_its_own(rule):
         assert wildcards <= used and rule in blocks[name]
 
 
-LOCAL = {
-    *("exclude_samples", "admit_sample"),
-    *("run_configuration", "ablation", "report_cohort", "preflight"),
-}
+LOCAL = {"exclude_samples", "run_configuration", "ablation", "report_cohort", "preflight"}
 GPU = {"fit_inr", "train_prior", "refine", "train_microdiffusion", "sample_microdiffusion"}
 
 
@@ -71,7 +68,7 @@ def test_rules_that_may_hold_a_gpu_share_their_job_with_no_other():
     assert not [rule for rule in GPU if "group" in RULES[rule]]
 
 
-def test_local_rules_are_those_of_no_sample_and_what_takes_no_time():
+def test_local_rules_are_those_of_no_sample():
     text = (WORKFLOW / "Snakefile").read_text(encoding="utf-8")
     named = re.search(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)
     assert set(re.findall(r"\w+", named[1])) == LOCAL | {"all"}

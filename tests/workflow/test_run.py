@@ -116,7 +116,11 @@ class TestFullRun:
             if full.after_first.get(path) != modified
         }
         cohort = {"report.html", "report.csv", "report_comparisons.csv", "metrics.tsv"}
-        cohort |= {".exclusions.json", *(f"multiqc/{name}" for name in MULTIQC_FILES)}
+        cohort |= {
+            ".exclusions.json",
+            ".known.json",
+            *(f"multiqc/{name}" for name in MULTIQC_FILES),
+        }
         logs = {"logs/report_cohort.log", "benchmarks/report_cohort.tsv"}
         assert "report.html" in changed and changed <= cohort | logs
 
@@ -151,7 +155,7 @@ class FailingRun:
         report = self.facility.results / "report.html"
         self.first = self.facility.run()
         self.report_of_first = report.read_text(encoding="utf-8")
-        self.log = self.facility.results / "spoilt" / "logs" / "preflight_sample.log"
+        self.log = self.facility.results / "spoilt" / "logs" / "preprocess.log"
         self.log_of_first = self.log.read_text(encoding="utf-8")
         self.planned = self.facility.run("--dry-run")
         acquisition.write_bytes(intact)
@@ -189,10 +193,10 @@ class TestFailingRun:
         summary = last_lines(failing.first.stdout, "BesselFlow could not finish everything.")
         text = "\n".join(summary)
         error = failing.log_of_first.rstrip().splitlines()[-1]
-        assert summary[1:3] == ["  sample: spoilt", "    stage:  preflight_sample"]
+        assert summary[1:3] == ["  sample: spoilt", "    stage:  preprocess"]
         reason = summary[3].partition("reason: ")[2]
         assert reason and reason in error
-        assert "    log:    results/spoilt/logs/preflight_sample.log" in summary
+        assert "    log:    results/spoilt/logs/preprocess.log" in summary
         assert text.count("sample:") == 1
         assert summary[-1].startswith("After the repair, go on with: ")
 
@@ -200,7 +204,7 @@ class TestFailingRun:
         summary = last_lines(failing.first.stdout, "BesselFlow could not finish everything.")
         reason = summary[3].partition("reason: ")[2]
         assert reason.split("<")[0] in failing.report_of_first
-        assert 'href="spoilt/logs/preflight_sample.log"' in failing.report_of_first
+        assert 'href="spoilt/logs/preprocess.log"' in failing.report_of_first
         assert 'href="good/report.html"' in failing.report_of_first
 
     def test_the_next_run_tries_again_though_nothing_changed(self, failing):
@@ -211,7 +215,7 @@ class TestFailingRun:
         assert failing.second.returncode == 0, failing.second.stdout
         assert (failing.facility.results / "spoilt" / "volume.ome.zarr").exists()
         assert 'href="spoilt/report.html"' in failing.report_of_second
-        assert "preflight_sample.log" not in failing.report_of_second
+        assert "preprocess.log" not in failing.report_of_second
         assert "good: reading the projections" not in failing.second.stdout
 
 

@@ -153,7 +153,7 @@ def intensity_settings(wildcards):
 
 
 def preflight_settings():
-    """What the preflight depends on, whose light is judged where a sample is admitted."""
+    """What the preflight depends on; from which light on samples are left out is none of it."""
     unused = {"samples", "results", "seed", "ablation", "evaluate", "report", "prior"}
     settings = CONFIG.model_dump(exclude=unused)
     settings["preflight"].pop("stop_at")

@@ -1,4 +1,7 @@
-# Quick, and before anything heavy: whether an acquisition is worth it.
+# Quick, and before anything heavy: whether an acquisition is worth it. No stage takes its record as
+# an input, for other thresholds would repeat finished fits (`ancient` inputs don't help: with them,
+# Snakemake 9 no longer sees changes of a job's other inputs). Where samples are to be left out,
+# `preprocess` judges them itself.
 rule preflight_sample:
     input:
         unpack(preprocess_inputs),
@@ -23,33 +26,6 @@ rule preflight_sample:
         "{wildcards.sample}: checking the acquisition before it is reconstructed"
     script:
         "../../scripts/preflight_sample.py"
-
-
-# The heavy stages of a sample wait for this, which fails where the sample is to be left out. They
-# take its output as `ancient`: other thresholds repeat no finished fit.
-rule admit_sample:
-    input:
-        record=rules.preflight_sample.output.record,
-    output:
-        admitted=f"{RESULTS}/{{sample}}/.admitted",
-    log:
-        f"{RESULTS}/{{sample}}/logs/admit_sample.log",
-    benchmark:
-        f"{RESULTS}/{{sample}}/benchmarks/admit_sample.tsv"
-    # Another attempt finds the same.
-    retries: 0
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=5,
-    params:
-        stop_at=CONFIG.preflight.stop_at,
-    message:
-        "{wildcards.sample}: admitting the sample"
-    script:
-        "../../scripts/admit_sample.py"
 
 
 rule preflight:

@@ -1,7 +1,6 @@
 rule preprocess:
     input:
         unpack(preprocess_inputs),
-        admitted=ancient(rules.admit_sample.output.admitted),
     output:
         projections=directory(f"{RESULTS}/{{sample}}/projections.zarr"),
     log:
@@ -30,7 +29,6 @@ rule preprocess:
 rule convert_ground_truth:
     input:
         ground_truth=lambda wildcards: str(sample_of(wildcards).ground_truth),
-        admitted=ancient(rules.admit_sample.output.admitted),
     output:
         truth=f"{RESULTS}/{{sample}}/ground_truth.ozx",
     log:
