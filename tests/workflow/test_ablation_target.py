@@ -45,8 +45,7 @@ def test_configurations_are_run_and_compared(facility):
     write_grid(facility, GRID)
     dry = facility.run("ablation", "--dry-run")
     scanned = {"preprocess": 1, "convert_ground_truth": 1, "scan_points": 1}
-    scanned |= {"preflight_sample": 1}
-    counts = {"ablation": 1, "run_configuration": 2, "total": 8}
+    counts = {"ablation": 1, "run_configuration": 2, "total": 6}
     assert job_counts(dry.stdout) == counts | scanned
     first = facility.run("ablation")
     assert first.returncode == 0, first.stdout
