@@ -14,7 +14,7 @@ FINISHED = UNITS.replace("known", "finished")
 
 
 # It has to outlive its controller by two more starts of Snakemake.
-LONGER_FIT = LONG_FIT | {"inr": LONG_FIT["inr"] | {"steps": 30_000}}
+LONGER_FIT = LONG_FIT | {"inr": LONG_FIT["inr"] | {"steps": 15_000}}
 
 
 def kill_controller(facility, *targets):
