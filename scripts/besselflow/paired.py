@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, wilcoxon
+import scipy
 
 SIGNIFICANCE = 0.05
 """Level below which a difference counts as shown."""
@@ -128,9 +128,9 @@ def _compare(
     p, effect = 1.0, 0.0
     nonzero = favourable[favourable != 0]
     if len(nonzero):
-        ranks = rankdata(np.abs(nonzero))
+        ranks = scipy.stats.rankdata(np.abs(nonzero))
         effect = float(np.sum(ranks * np.sign(nonzero)) / ranks.sum())
-        p = float(wilcoxon(nonzero).pvalue)
+        p = float(scipy.stats.wilcoxon(nonzero).pvalue)
     return Comparison(
         metric=metric,
         method=method,

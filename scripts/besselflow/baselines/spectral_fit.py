@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy
 import scipy.fft
-from scipy.optimize import minimize, minimize_scalar
 
 from besselflow.baselines.spectral_model import (
     AxialBasis,
@@ -106,7 +106,9 @@ def fit_spectral_model(
         bounds.append(np.array([-_ANISOTROPY_LIMIT, _ANISOTROPY_LIMIT]))
         starts = [np.append(start, 0.0) for start in starts]
     fits = [
-        minimize(likelihood, start, method="L-BFGS-B", jac=True, bounds=bounds, tol=1e-10)
+        scipy.optimize.minimize(
+            likelihood, start, method="L-BFGS-B", jac=True, bounds=bounds, tol=1e-10
+        )
         for start in starts
     ]
     return likelihood.model_of(min(fits, key=lambda fit: fit.fun).x)
@@ -147,7 +149,9 @@ def fit_amplitude(
         return likelihood.value_of(replace(model, amplitude=np.exp(log_share) * model.amplitude))
 
     bounds = (np.log(_LEAST_SHARE), 0.0)
-    best = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x
+    best = scipy.optimize.minimize_scalar(
+        negative_log_likelihood, bounds=bounds, method="bounded"
+    ).x
     return replace(model, amplitude=float(np.exp(best)) * model.amplitude, mean=0.0)
 
 

@@ -14,9 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+import scipy
 from scipy.ndimage import gaussian_filter, uniform_filter
-from scipy.stats import trim_mean
 
 from besselflow.acquisition import open_acquisition
 from besselflow.beam.bead_images import (
@@ -147,7 +146,7 @@ def read_lateral_image(spec: str) -> BeadImage:
     y, x = np.unravel_index(np.argmax(gaussian_filter(plane, 0.5)), plane.shape)
     reach = int(min(y, x, plane.shape[0] - 1 - y, plane.shape[1] - 1 - x))
     cut = plane[y - reach : y + reach + 1, x - reach : x + reach + 1]
-    cut = cut - trim_mean(rim_of(cut[None]), 0.1, axis=1) if reach else cut
+    cut = cut - scipy.stats.trim_mean(rim_of(cut[None]), 0.1, axis=1) if reach else cut
     if reach < 2 or cut.max() <= 0:
         raise InputError(
             f"{path}: no bead with dark surroundings lies in the image; give an image of one bead "
@@ -280,7 +279,10 @@ def _aligned_mean(curves: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, 
     first = int(np.ceil(-centres.min()))
     last = int(np.floor(planes[-1] - centres.max()))
     at = np.arange(first, last + 1)
-    moved = [CubicSpline(planes - c, curve)(at) for c, curve in zip(centres, curves, strict=True)]
+    moved = [
+        scipy.interpolate.CubicSpline(planes - c, curve)(at)
+        for c, curve in zip(centres, curves, strict=True)
+    ]
     return np.mean(moved, axis=0), first
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from scipy.ndimage import gaussian_filter, maximum_filter, shift
-from scipy.stats import theilslopes, trim_mean
 
 from besselflow.errors import InputError
 
@@ -45,7 +45,7 @@ def cut_out(stack: np.ndarray, place: tuple[int, int], reach: int) -> np.ndarray
     y, x = place
     cut = stack[:, y - reach : y + reach + 1, x - reach : x + reach + 1]
     # The median of counts is a whole number, and the error of its rounding the same everywhere.
-    return cut - trim_mean(rim_of(cut), 0.1, axis=1)[:, None, None]
+    return cut - scipy.stats.trim_mean(rim_of(cut), 0.1, axis=1)[:, None, None]
 
 
 def rim_of(cut: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def tilt_of(cut: np.ndarray) -> tuple[float, float]:
         return 0.0, 0.0
     smooth = gaussian_filter(cut, (1.0, 1.0, 1.0))[bright]
     centres = np.array([peak(plane) for plane in smooth])
-    return tuple(float(theilslopes(centres[:, axis], bright)[0]) for axis in (0, 1))
+    return tuple(float(scipy.stats.theilslopes(centres[:, axis], bright)[0]) for axis in (0, 1))
 
 
 def peak(plane: np.ndarray) -> tuple[float, float]:

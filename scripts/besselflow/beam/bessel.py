@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.interpolate import CubicSpline
-from scipy.optimize import brentq
+import scipy
 from scipy.special import j0
 
 from besselflow.beam.profile import AxialProfile
@@ -157,9 +156,11 @@ class BesselBeam:
         """
         zero, photons = self.first_zero_um, self.photons
         z = np.linspace(0, _REACH[photons], int(_REACH[photons] * _SAMPLES_PER_ZERO) + 1) * zero
-        within = CubicSpline(z, self.on_axis(z)).antiderivative()
+        within = scipy.interpolate.CubicSpline(z, self.on_axis(z)).antiderivative()
         whole = self._axial_half_um if photons == 1 else within(z[-1])
-        cut = brentq(lambda reach: within(reach) - KEPT_SHARE[photons] * whole, 0, z[-1])
+        cut = scipy.optimize.brentq(
+            lambda reach: within(reach) - KEPT_SHARE[photons] * whole, 0, z[-1]
+        )
         edges = np.linspace(0, cut, int(np.ceil(cut / zero * _BINS_PER_ZERO)) + 1)
         half = np.maximum(np.diff(within(edges)), 0)
         weights = np.concatenate([half[::-1], half])

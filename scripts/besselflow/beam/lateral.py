@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from scipy.ndimage import map_coordinates
-from scipy.signal import oaconvolve
 from scipy.special import erf
 
 from besselflow.beam.bead import BeadImage, read_lateral_image
@@ -150,7 +150,7 @@ def blur(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     margins = [(n // 2, n // 2) for n in kernel.shape]
     padded = np.pad(images, [(0, 0)] * (images.ndim - 2) + margins, mode="symmetric")
     kernel = kernel.reshape((1,) * (images.ndim - 2) + kernel.shape)
-    blurred = oaconvolve(padded, kernel, mode="valid", axes=(-2, -1))
+    blurred = scipy.signal.oaconvolve(padded, kernel, mode="valid", axes=(-2, -1))
     # The Fourier transform leaves rounding errors around zero.
     return np.maximum(blurred, 0.0) if images.min() >= 0 else blurred
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-from scipy.signal.windows import tukey
 
 from besselflow.baselines.spectral_model import AxialBasis, SpectralModel
+from besselflow.corrections.taper import taper
 from besselflow.projection import AxialProjection
 
 _RINGS = 48
@@ -79,7 +79,7 @@ class RegionModes:
             noise are left out.
         """
         count, height, width = region.shape
-        window = tukey(height, _TAPER)[:, None] * tukey(width, _TAPER)
+        window = taper((height, width), _TAPER)
         mean = (region * window).sum(axis=(1, 2)) / window.sum()
         centred = region - mean[:, None, None]
         scale = 1 / np.sqrt((window**2).sum())

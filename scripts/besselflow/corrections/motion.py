@@ -9,11 +9,11 @@ cross-correlation, between the pixels as well.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import scipy.fft
-from scipy.optimize import minimize
-from scipy.signal.windows import tukey
 
 from besselflow.corrections.drift import move
+from besselflow.corrections.taper import taper
 
 _TAPER = 0.25
 # The taper stays where it is while the sample moves under it, which a second look makes up for.
@@ -69,7 +69,7 @@ def estimate_motion(stacks: np.ndarray) -> np.ndarray:
 
 
 def _modes(stack: np.ndarray) -> np.ndarray:
-    window = tukey(stack.shape[1], _TAPER)[:, None] * tukey(stack.shape[2], _TAPER)
+    window = taper(stack.shape[1:], _TAPER)
     return scipy.fft.rfft2((stack - stack.mean(axis=(1, 2), keepdims=True)) * window)
 
 
@@ -93,4 +93,6 @@ def _peak(cross: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return -float(turned.real.sum()), (waves * turned.imag).sum(axis=(1, 2))
 
     bounds = [(value - 1, value + 1) for value in start]
-    return minimize(disagreement, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return scipy.optimize.minimize(
+        disagreement, start, jac=True, method="L-BFGS-B", bounds=bounds
+    ).x

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import scipy.fft
 from scipy.ndimage import shift
-from scipy.optimize import minimize_scalar
 
 _LIMIT = 6.0
 _GRID = 0.25
@@ -89,7 +89,9 @@ def _peak(cross: np.ndarray, frequency: np.ndarray) -> float:
 
     grid = np.arange(-_LIMIT, _LIMIT + _GRID / 2, _GRID)
     start = grid[np.argmin([agreement(pixels) for pixels in grid])]
-    return minimize_scalar(agreement, bounds=(start - _GRID, start + _GRID), method="bounded").x
+    return scipy.optimize.minimize_scalar(
+        agreement, bounds=(start - _GRID, start + _GRID), method="bounded"
+    ).x
 
 
 def shift_odd_lines(image: np.ndarray, pixels: float) -> np.ndarray:

@@ -18,8 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from scipy.ndimage import uniform_filter
-from scipy.optimize import minimize_scalar
 
 BACKGROUND_PERCENTILE = 3
 _K1, _K2 = 0.01, 0.03
@@ -165,5 +165,7 @@ def _best_factor(moments: LocalMoments, unscaled: Scaling) -> float:
     best = int(np.argmin([loss(factor) for factor in factors]))
     around = (factors[max(best - 1, 0)], factors[min(best + 1, len(factors) - 1)])
     tolerance = 1e-6 * factors[best]
-    found = minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": tolerance})
+    found = scipy.optimize.minimize_scalar(
+        loss, bounds=around, method="bounded", options={"xatol": tolerance}
+    )
     return float(found.x)
