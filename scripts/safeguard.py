@@ -98,18 +98,14 @@ def main(
         for unit in mine:
             volumes = {PRIOR: prior.arrays["volume"][unit.index]}
             volumes |= {name: each.arrays["volume"][unit.index] for name, each in untrained.items()}
-            spread = np.asarray(spectral.arrays["std"][unit.index])
             record = prior.records[unit.index]
-            own = np.asarray(prior.arrays["std"][unit.index])
+            std = np.asarray(prior.arrays["std"][unit.index])
             # Where data contradict it beyond its training, it does not know how wrong it is.
             doubted = record["assumed_error"] > record["training_error"]
-            own = np.maximum(own, spread) if doubted else own
-            stds = dict.fromkeys(volumes, spread) | {PRIOR: own}
-            mean, std = mix(
-                {name: np.asarray(each) for name, each in volumes.items()},
-                {name: np.asarray(each) for name, each in stds.items()},
-                weights[unit.c],
-            )
+            if doubted:
+                std = np.maximum(std, np.asarray(spectral.arrays["std"][unit.index]))
+            volumes = {name: np.asarray(each) for name, each in volumes.items()}
+            mean, std = mix(volumes, std, weights[unit.c])
             checked = check is not None and settings.trust == "auto"
             record |= {"weights": weights[unit.c], "checked": checked, "doubted": doubted}
             writer.write(unit, record, volume=mean, std=std)

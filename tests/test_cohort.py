@@ -52,8 +52,13 @@ def test_the_page_is_self_contained_and_small(page):
 def test_what_needs_attention_stands_first(page):
     lights = re.findall(r'<tr data-status="\w+" data-light="(\w+)"', page.source)
     assert lights == sorted(lights, key=LEVELS.index)
-    assert lights.count("stop") == 4 and lights.count("check") == 4 and lights[-1] == "none"
+    assert lights.count("stop") == 4 and lights.count("check") == 4 and lights[-1] == "good"
     assert "dB below inr" in page.text
+
+
+def test_training_data_are_named_but_no_line_of_the_table(page):
+    assert re.search(r"1 sample was only used to train a prior\s+trainer", page.text)
+    assert 'data-sort="trainer"' not in page.source
 
 
 def test_failures_have_their_reason_and_log_and_other_samples_their_page(page):

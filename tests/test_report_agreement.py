@@ -112,6 +112,8 @@ def test_every_trouble_has_its_warning():
     unknown = "Outside of what the prior knows"
     assert titles(measure(6.0), columns(5), doubted) == [unknown]
     assert titles(measure(6.0), columns(5), ignored) == [unknown]
+    nothing = {"diffusion": [{"weights": {"prior": 0.0, "inr": 1.0}}]}
+    assert titles(measure(6.0), columns(5), nothing) == ["The prior was not followed"]
     ignored["diffusion"][0]["checked"] = False
     assert titles(measure(6.0), columns(5), ignored) == [], "nobody knows why it was ignored"
     assert titles(measure(6.0), columns(5), ignored, method="spectral") == []

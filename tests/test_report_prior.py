@@ -2,7 +2,7 @@
 
 import pytest
 
-from besselflow.report.prior import prior_note
+from besselflow.report.prior import describe_diffusion, prior_note, uncertainty_note
 
 INFO = {"trained_on": ["mouse-1", "phantom vessels 1", "phantom vessels 4"]}
 
@@ -35,3 +35,13 @@ def test_without_a_check_nothing_is_said_to_be_known():
     note = prior_note([record(1.0, checked=False)], INFO)
     assert "Nothing that was kept from it decided this." in note and "knows" not in note
     assert prior_note([{}], INFO) is None
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.4, 1.0])
+def test_the_methods_section_and_the_caption_say_what_was_mixed(prior):
+    records = [record(prior, evaluations=6, samples=4)]
+    text, caption = describe_diffusion(records, INFO), uncertainty_note(records)
+    assert ("neural representation alone" in text) == (prior == 0)
+    assert ("40% of the model, 60% of inr" in text) == (prior == 0.4)
+    assert "4 posterior samples" in text and "posterior samples" in caption
+    assert ("which were mixed" in caption) == (prior == 0.4)

@@ -151,19 +151,19 @@ def test_opposite_errors_cancel():
 def test_a_mixture_has_the_moments_of_its_parts(seed):
     rng = np.random.default_rng(seed)
     volumes = {name: rng.random((2, 3, 4)).astype(np.float32) for name in NAMES}
-    stds = {name: rng.random((2, 3, 4)).astype(np.float32) for name in NAMES}
+    spread = rng.random((2, 3, 4)).astype(np.float32)
     weights = dict(zip(NAMES, rng.dirichlet([1, 1, 1]), strict=True))
-    mean, std = mix(volumes, stds, weights)
+    mean, std = mix(volumes, spread, weights)
     assert mean.dtype == std.dtype == np.float32
     first = sum(weights[name] * volumes[name] for name in NAMES)
-    second = sum(weights[name] * (volumes[name] ** 2 + stds[name] ** 2) for name in NAMES)
+    second = sum(weights[name] * (volumes[name] ** 2 + spread**2) for name in NAMES)
     np.testing.assert_allclose(mean, first, rtol=1e-5)
     np.testing.assert_allclose(std**2, second - first**2, rtol=1e-4, atol=1e-6)
 
 
-def test_a_volume_of_no_weight_leaves_no_trace():
+def test_the_prior_alone_keeps_its_own_deviation_and_a_volume_of_no_weight_leaves_no_trace():
     volumes = {PRIOR: np.full((1, 2, 2), 3.0), "inr": np.full((1, 2, 2), np.nan)}
-    mean, std = mix(volumes, dict.fromkeys(volumes, np.full((1, 2, 2), 0.5)), {PRIOR: 1, "inr": 0})
+    mean, std = mix(volumes, np.full((1, 2, 2), 0.5), {PRIOR: 1, "inr": 0})
     np.testing.assert_array_equal(mean, 3)
     np.testing.assert_array_equal(std, 0.5)
 
@@ -289,8 +289,7 @@ def test_each_channel_follows_what_predicts_it_best(facility, shard):
         # It is as unsure as it says where it knows the sample, and no surer than others elsewhere.
         assert record["doubted"] == (unit.t == 1)
         own = 4.0 if record["doubted"] else 1.0
-        spread = weights[PRIOR] * own + weights["inr"] * 4.0
-        spread = spread + shares[0] * shares[1] * (parts[0] - parts[1]) ** 2
+        spread = own + shares[0] * shares[1] * (parts[0] - parts[1]) ** 2
         std = np.asarray(found.arrays["std"][unit.index])
         np.testing.assert_allclose(std**2, spread, rtol=1e-3)
     # Each shard holds the tiles of one of the channels.

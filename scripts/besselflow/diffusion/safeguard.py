@@ -66,19 +66,22 @@ def stacking_weights(
 
 
 def mix(
-    volumes: Mapping[str, np.ndarray],
-    stds: Mapping[str, np.ndarray],
-    weights: Mapping[str, float],
+    volumes: Mapping[str, np.ndarray], std: np.ndarray, weights: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Mix volumes, and state how uncertain the mixture is.
 
-    Each volume is one opinion, right with the probability of its weight: the variance is that of
-    the mixture distribution, :math:`\sum_m w_m (s_m^2 + (v_m - v)^2)`.
+    Each volume is one opinion, right with the probability of its weight, up to the deviation
+    :math:`s` that posterior samples show. The variance is that of the mixture distribution,
+    :math:`s^2 + \sum_m w_m (v_m - v)^2`. The deviation counts for volumes without a prior, too: an
+    error that depends on the structure is closer to the truth than one that doesn't, and whether
+    the data contradict it is judged apart from how well the means predict.
 
     Parameters
     ----------
-    volumes, stds : mapping
-        Name -> volume and standard deviation, shape (Z, Y, X).
+    volumes : mapping
+        Name -> volume, shape (Z, Y, X).
+    std : numpy.ndarray, shape (Z, Y, X)
+        Deviation of the posterior samples.
     weights : mapping
         Name -> weight; the sum is 1.
 
@@ -88,9 +91,7 @@ def mix(
     """
     used = [name for name in volumes if weights[name] > 0]
     mean = sum(np.float32(weights[name]) * np.asarray(volumes[name]) for name in used)
-    variance = sum(
-        np.float32(weights[name])
-        * (np.square(np.asarray(stds[name])) + np.square(np.asarray(volumes[name]) - mean))
-        for name in used
+    apart = sum(
+        np.float32(weights[name]) * np.square(np.asarray(volumes[name]) - mean) for name in used
     )
-    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+    return mean.astype(np.float32), np.sqrt(np.square(std) + apart).astype(np.float32)

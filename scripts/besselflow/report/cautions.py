@@ -11,7 +11,7 @@ import numpy as np
 from besselflow.diffusion.safeguard import PRIOR
 from besselflow.metrics import scored_slices
 from besselflow.report.pictures import Preview
-from besselflow.report.prior import STRANGE, describe_sources, mean_weights
+from besselflow.report.prior import IGNORED, STRANGE, describe_sources, mean_weights
 from besselflow.store import Projections
 
 _SATURATED = 1e-4
@@ -76,6 +76,14 @@ def _strange(
     doubted = any(record.get("doubted") for record in own)
     if not doubted and (share is None or share > STRANGE):
         return None
+    if not doubted and share < IGNORED:
+        return Caution(
+            "The prior was not followed",
+            f"The prior was trained on {describe_sources(prior_info)}, and did not predict this "
+            "sample better than the INR. So the volume is that of the INR: the prior has invented "
+            "nothing, and gained nothing. A prior that is trained on stacks of your own samples "
+            "(rows with the role train) helps.",
+        )
     reason = (
         "the projections contradict it more than they did in its training"
         if doubted

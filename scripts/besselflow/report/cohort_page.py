@@ -68,6 +68,7 @@ def write_cohort_report(
     ]
     write_multiqc(path.parent / "multiqc", rows, metrics, final)
     groups = group_columns(statuses)
+    shown = [row for row in rows if not row.status.is_training_data]
     compared = [metric for metric in COHORT_METRICS if metric.key in set(metrics["metric"])]
     write_page(
         path,
@@ -76,11 +77,12 @@ def write_cohort_report(
         summary=_summarise(rows, final),
         trouble=[row for row in rows if row.status.status != "done"],
         many=_MANY,
-        rows=rows,
+        rows=shown,
+        training=[row.status.sample for row in rows if row.status.is_training_data],
         final=final,
         groups=groups,
         columns=[BY_KEY[key] for key in TABLE_KEYS if any(key in row.scores for row in rows)],
-        lights=[(level, LABELS[level]) for level in LEVELS if _count(rows, level)],
+        lights=[(level, LABELS[level]) for level in LEVELS if _count(shown, level)],
         has_predictors=any(row.predictor for row in rows),
         metrics=compared,
         titles=BY_KEY,

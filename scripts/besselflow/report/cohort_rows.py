@@ -56,6 +56,11 @@ class SampleStatus:
     log: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_training_data(self) -> bool:
+        """Whether it only served to train a prior, so that there is nothing to tell of it."""
+        return self.role == "train" and self.status == "done"
+
 
 @dataclass(frozen=True)
 class SampleRow:

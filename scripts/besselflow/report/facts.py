@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -48,7 +50,7 @@ def acquisition_facts(measured: Projections) -> list[tuple[str, str]]:
             f"{np.ptp(positions):g} µm)",
         ),
         ("Beam", f"{measured.profile.fwhm_um:g} µm long (full width at half maximum)"),
-        ("Beam profile", measured.profile.source),
+        ("Beam profile", _describe_source(measured.profile.source)),
         ("Step", _describe_step(positions)),
         (
             "Depth never seen",
@@ -75,6 +77,11 @@ def _describe_recording(known: Mapping[str, Any]) -> str:
     parts = [known["format"], known.get("software"), known.get("date", "").replace("T", " ")]
     parts += [f"{what} from {source}" for what, source in known.get("read from", {}).items()]
     return "; ".join(part for part in [*parts, *known.get("notes", [])] if part)
+
+
+def _describe_source(source: str) -> str:
+    """Name a file without its folder, which the row of the sheet has, and which breaks the line."""
+    return Path(source).name if os.path.sep in source else source
 
 
 def _describe_step(positions_um: np.ndarray) -> str:

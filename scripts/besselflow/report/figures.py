@@ -270,6 +270,8 @@ def draw_trust_maps(
     figure = Figure(
         figsize=(8.2, 3.4 * len(maps)), dpi=DPI, facecolor=theme.face, layout="constrained"
     )
+    # The layout leaves out of account that an image narrows its axes, and cuts their labels.
+    figure.get_layout_engine().set(w_pad=0.12)
     grid = figure.subplots(len(maps), 2, squeeze=False)
     for row, each in zip(grid, maps, strict=True):
         sides = (

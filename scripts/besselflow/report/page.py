@@ -33,6 +33,7 @@ METHOD_NOTES = {
 }
 """One line per method, for readers who do not know it."""
 
+_REM_PER_INCH = 6.35
 _SOFTWARE = ("torch", "monai", "numpy", "zarr", "dask", "scikit-image", "snakemake")
 
 
@@ -44,10 +45,13 @@ class ThemedImage:
     ----------
     light, dark : str
         Shown on a light and on a dark page.
+    width_rem : float
+        Width on the page, at which the letters of all drawings are equally large.
     """
 
     light: str
     dark: str
+    width_rem: float
 
 
 def software_versions() -> dict[str, str]:
@@ -95,7 +99,9 @@ def format_number(value: float | None, digits: int = 2) -> str:
 
 def themed_figure(draw: Callable[[Theme], Figure]) -> ThemedImage:
     """Draw a figure once for light and once for dark pages."""
-    return ThemedImage(*(_figure_uri(draw(theme)) for theme in (LIGHT, DARK)))
+    light, dark = (draw(theme) for theme in (LIGHT, DARK))
+    width_rem = round(_REM_PER_INCH * light.get_figwidth(), 2)
+    return ThemedImage(_figure_uri(light), _figure_uri(dark), width_rem)
 
 
 def _figure_uri(figure: Figure) -> str:

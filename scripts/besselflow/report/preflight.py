@@ -117,7 +117,7 @@ def preflight_facts(found: Examination) -> list[tuple[str, str]]:
     return [
         *facts,
         ("Depth never seen", unseen if coverage.gaps_um else "none"),
-        ("Overlap of beams", f"{coverage.overlap:.2g} beam lengths per step"),
+        ("Overlap of beams", f"the beam is {coverage.overlap:.2g} steps long"),
         (
             "Time of the full run",
             f"about {core_time(found)} of one core, within a factor of {TOLERANCE:g}; without "

@@ -11,6 +11,14 @@ from besselflow.diffusion.safeguard import PRIOR
 
 # Below and above these weights, the prior was of little help, or knew the structures.
 STRANGE, _KNOWN = 0.3, 0.7
+IGNORED = 0.005
+"""Below this weight, what the prior adds is not worth a word."""
+
+SPECTRAL_NOTE = (
+    "The uncertainty is the standard deviation that the Gaussian process states: it follows from "
+    "the noise and from where the projections lie, not from what the sample looks like there."
+)
+"""What the stated standard deviation of `spectral` is."""
 
 
 def describe_diffusion(records: list[dict[str, Any]], prior_info: Mapping[str, Any] | None) -> str:
@@ -22,15 +30,21 @@ def describe_diffusion(records: list[dict[str, Any]], prior_info: Mapping[str, A
         "It guided a conditional diffusion model over blocks of slices, trained on simulated "
         f"acquisitions of {describe_sources(prior_info)}; after each of {steps} evaluations, the "
         "estimate was brought into agreement with the measured projections within their noise. "
-        f"The spread of {count} posterior samples is the stated uncertainty"
     )
     weights = mean_weights(records)
+    if weights and weights[PRIOR] < IGNORED:
+        return (
+            f"{text}Since it did not help to predict measurements that were kept from it, the "
+            "result is the implicit neural representation alone; its stated uncertainty is the "
+            f"spread of {count} posterior samples of the model."
+        )
+    text += f"The spread of {count} posterior samples is the stated uncertainty"
     if not weights:
         return text + "."
     shares = [
         f"{share:.0%} of {'the model' if name == PRIOR else name}"
         for name, share in weights.items()
-        if share >= 0.005
+        if share >= IGNORED
     ]
     return (
         f"{text}, together with the disagreement of the volumes that were mixed: "
@@ -53,6 +67,17 @@ def mean_weights(records: list[dict[str, Any]]) -> dict[str, float]:
     if not found:
         return {}
     return {name: float(np.mean([weights[name] for weights in found])) for name in found[0]}
+
+
+def uncertainty_note(records: list[dict[str, Any]]) -> str:
+    """Say what the stated standard deviation of `diffusion` is."""
+    text = (
+        "The uncertainty is the standard deviation among posterior samples: where it is large, the "
+        "data allow several structures."
+    )
+    if not IGNORED < mean_weights(records).get(PRIOR, 1.0) < 1 - IGNORED:
+        return text
+    return f"{text} The disagreement of the prior and the INR, which were mixed, is part of it."
 
 
 def prior_note(records: list[dict[str, Any]], prior_info: Mapping[str, Any] | None) -> str | None:

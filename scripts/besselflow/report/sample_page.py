@@ -22,7 +22,7 @@ from besselflow.report.inputs import SampleReportInputs
 from besselflow.report.page import ThemedImage, software_versions, themed_figure, write_page
 from besselflow.report.pictures import load_preview
 from besselflow.report.preflight import describe_preflight
-from besselflow.report.prior import describe_sources, prior_note
+from besselflow.report.prior import SPECTRAL_NOTE, describe_sources, prior_note, uncertainty_note
 from besselflow.report.sample_pictures import affordable_pixels, draw_pictures
 from besselflow.report.scores import (
     describe_conditions,
@@ -126,6 +126,9 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         prior=inputs.prior_info or {},
         prior_sources=describe_sources(inputs.prior_info),
         prior_note=prior_note(records.get("diffusion", []), inputs.prior_info),
+        uncertainty_note=SPECTRAL_NOTE
+        if inputs.final == "spectral"
+        else uncertainty_note(records.get(inputs.final, [])),
         fits=fit_facts(records, measured.unit),
         stages=read_benchmarks(inputs.benchmarks),
         settings=flatten(inputs.settings),

@@ -75,7 +75,8 @@ class UnitWriter:
         if shapes != dict.fromkeys(self.names, self.unit_shape):
             raise AssertionError(f"{shapes} do not fill chunks of {self.unit_shape}, {self.names}")
         for name, values in arrays.items():
-            self._arrays[name][position] = values
+            # Computing a lazy array within the event loop of zarr would never end.
+            self._arrays[name][position] = np.asarray(values)
         self._store.flush()
         self.records.append({"unit": unit.index, **record})
 
