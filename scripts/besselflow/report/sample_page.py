@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from besselflow.report.advice import advise
 from besselflow.report.agreement import describe_agreement, read_conditions
 from besselflow.report.cautions import collect_cautions
 from besselflow.report.corrections import describe_corrections
@@ -80,6 +81,7 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
         inputs=inputs,
         has_truth=has_truth,
         verdict=verdict,
+        advice=advise(scores, inputs.final, has_truth, suspect, measured.positions_um, ranking),
         facts=acquisition_facts(measured),
         preflight=describe_preflight(inputs.preflight),
         unit=measured.unit,
