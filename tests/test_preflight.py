@@ -321,6 +321,16 @@ class TestCost:
         found = self.estimate(bench, vessels, methods=["spectral"], final="spectral")
         assert set(found) == {"spectral", "other"}
 
+    def test_memory_is_that_of_every_job_and_grows_with_the_tile(self, bench, vessels):
+        def memory(**settings):
+            return bench.examine(vessels, config=load_config(settings)).memory_mb
+
+        usual, small = memory(), memory(tiling={"tile": 32, "halo": 8})
+        assert {"fit_inr", "refine", "safeguard", "variational", "evaluate"} <= set(usual)
+        assert small["variational"] < usual["variational"]
+        assert small["evaluate"] == usual["evaluate"]
+        assert min(small.values()) > 500, "no process of ours takes less"
+
     @pytest.mark.parametrize(
         ("seconds", "text"), [(0.2, "1 s"), (59, "59 s"), (90, "1.5 min"), (7200, "2.0 h")]
     )

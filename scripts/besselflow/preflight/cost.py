@@ -1,4 +1,4 @@
-"""How much processor time the full run of a sample takes, from its shape and the settings.
+"""How much processor time and memory the full run of a sample takes, from shape and settings.
 
 Every stage takes a time for its start and a time in proportion to its work. The coefficients are
 those that `python tests/benchmarks/fit_costs.py RESULTS` prints of a finished run, as processor
@@ -13,6 +13,7 @@ import numpy as np
 
 from besselflow.config import METHODS, Config
 from besselflow.inr.steps import automatic_steps
+from besselflow.resources import Extent, need_of
 from besselflow.store import Projections
 from besselflow.tiling import list_units, unit_shape
 
@@ -42,6 +43,40 @@ as in `besselflow.inr.fit`, which is not imported for the time that PyTorch take
 
 ESTIMATED = tuple(method for method in METHODS if method != "microdiffusion")
 """Methods whose time is known; that of the published diffusion is not."""
+
+_JOBS = {
+    "inr": ("fit_inr",),
+    "diffusion": ("refine", "safeguard"),
+    "microdiffusion": ("train_microdiffusion", "sample_microdiffusion"),
+}
+"""The jobs of a method that are not called like it."""
+
+_ALL_SAMPLES = ("preprocess", "assemble", "validate", "evaluate", "report_sample")
+
+
+def estimate_memory_mb(measured: Projections, config: Config) -> dict[str, float]:
+    """Estimate the memory that the job of every stage takes at most.
+
+    Parameters
+    ----------
+    measured : Projections
+        The acquisition; its shape alone is used.
+    config : Config
+        Methods, tiling and settings.
+
+    Returns
+    -------
+    dict
+        Stage -> megabytes, as a cluster is asked for (`besselflow.resources`).
+    """
+    times, channels, count, rows, columns = measured.data.shape
+    extent = Extent(times, channels, count, measured.grid.n_slices, rows, columns)
+    stages = [job for method in config.methods for job in _JOBS.get(method, (method,))]
+    shards = config.tiling.shards
+    return {
+        stage: need_of(stage, extent, config, shards).memory_mb
+        for stage in (*stages, *_ALL_SAMPLES)
+    }
 
 
 def estimate_core_seconds(

@@ -12,7 +12,7 @@ import numpy as np
 from besselflow.baselines.spectral_fit import fit_spectral_model
 from besselflow.config import Config
 from besselflow.held_out import left_out_projections
-from besselflow.preflight.cost import estimate_core_seconds
+from besselflow.preflight.cost import estimate_core_seconds, estimate_memory_mb
 from besselflow.preflight.coverage import Coverage, describe_coverage
 from besselflow.preflight.expectation import Expectation, expect_quality
 from besselflow.preflight.lights import Channel, Finding, Light, judge, worst
@@ -40,6 +40,8 @@ class Examination:
         What was measured of each.
     core_seconds : dict
         Stage -> estimated processor seconds of the full run.
+    memory_mb : dict
+        Stage -> estimated megabytes of one of its jobs.
     time_point : int
         Time point that was read.
     share_read : float
@@ -55,6 +57,7 @@ class Examination:
     coverage: Coverage
     channels: list[Channel]
     core_seconds: dict[str, float]
+    memory_mb: dict[str, float]
     time_point: int
     share_read: float
     seconds: float = 0.0
@@ -135,6 +138,7 @@ def examine_subsample(subsample: Subsample, sample: str, config: Config) -> Exam
         coverage=coverage,
         channels=channels,
         core_seconds=estimate_core_seconds(measured, config, held_out=len(held_out) > 0),
+        memory_mb=estimate_memory_mb(measured, config),
         time_point=subsample.time_point,
         share_read=subsample.share,
     )

@@ -23,7 +23,7 @@ from besselflow.report.page import ThemedImage, format_number, themed_figure, wr
 
 COLUMNS = [
     *("sample", "light", "snr", "saturated", "faint", "density", "unseen", "overlap"),
-    *("expected_psnr_db", "core_seconds", "reasons"),
+    *("expected_psnr_db", "core_seconds", "memory_mb", "reasons"),
 ]
 """Columns of `preflight.tsv`."""
 
@@ -53,6 +53,7 @@ def tabulate(found: Sequence[Examination]) -> pd.DataFrame:
             each.coverage.overlap,
             each.expected_psnr_db,
             sum(each.core_seconds.values()),
+            max(each.memory_mb.values()),
             " | ".join(str(finding) for finding in each.findings),
         )
         for each in _by_light(found)
@@ -84,6 +85,11 @@ def _in_short(found: Examination) -> str:
 def core_time(found: Examination) -> str:
     """Return the estimated processor time of the full run in words."""
     return in_words(sum(found.core_seconds.values()))
+
+
+def most_memory(found: Examination) -> str:
+    """Return the estimated memory of the largest job of the full run in words."""
+    return f"{max(found.memory_mb.values()) / 1000:.1f} GB"
 
 
 def preflight_facts(found: Examination) -> list[tuple[str, str]]:
@@ -123,6 +129,7 @@ def preflight_facts(found: Examination) -> list[tuple[str, str]]:
             f"about {core_time(found)} of one core, within a factor of {TOLERANCE:g}; without "
             f"the training of a prior",
         ),
+        ("Memory of the full run", f"at most about {most_memory(found)} for the largest job"),
     ]
 
 
@@ -179,6 +186,7 @@ def write_preflight_page(path: Path | str, found: Sequence[Examination], table: 
                 "found": each,
                 "faint": count_faint(each),
                 "time": core_time(each),
+                "memory": most_memory(each),
                 "facts": preflight_facts(each),
             }
             for each in _by_light(found)
