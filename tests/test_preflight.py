@@ -29,7 +29,7 @@ from besselflow.preflight.signal import denoise, measure_signal, saturated_share
 from besselflow.preflight.subsample import MOST_PROJECTIONS, crop_starts, read_crops
 from besselflow.projection import AxialGrid, AxialProjection
 from besselflow.report.lights import SampleFacts, light_of
-from besselflow.report.preflight import describe_preflight
+from besselflow.report.preflight import describe_preflight, preflight_facts, tabulate
 from besselflow.simulate import (
     Detector,
     simulate_acquisition,
@@ -320,6 +320,15 @@ class TestCost:
     def test_only_the_chosen_methods_count(self, bench, vessels):
         found = self.estimate(bench, vessels, methods=["spectral"], final="spectral")
         assert set(found) == {"spectral", "other"}
+
+    def test_a_record_of_an_older_version_is_still_read(self, bench, vessels, tmp_path):
+        record = bench.examine(vessels, config=load_config({})).as_record()
+        del record["memory_mb"]
+        (tmp_path / "preflight.json").write_text(json.dumps(record))
+        found = read_examination(tmp_path / "preflight.json")
+        assert found.most_memory_mb is None and found.core_seconds == record["core_seconds"]
+        assert tabulate([found])["memory_mb"].isna().all()
+        assert dict(preflight_facts(found))["Memory of the full run"].startswith("not known")
 
     def test_memory_is_that_of_every_job_and_grows_with_the_tile(self, bench, vessels):
         def memory(**settings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,14 @@ class Examination:
         What was measured of each.
     core_seconds : dict
         Stage -> estimated processor seconds of the full run.
-    memory_mb : dict
-        Stage -> estimated megabytes of one of its jobs.
     time_point : int
         Time point that was read.
     share_read : float
         Share of the pixels of its projections that was used.
     seconds : float
         How long the preflight took, reading included.
+    memory_mb : dict
+        Stage -> estimated megabytes of one of its jobs; empty in records of versions before it.
     """
 
     sample: str
@@ -57,16 +57,21 @@ class Examination:
     coverage: Coverage
     channels: list[Channel]
     core_seconds: dict[str, float]
-    memory_mb: dict[str, float]
     time_point: int
     share_read: float
     seconds: float = 0.0
+    memory_mb: dict[str, float] = field(default_factory=dict)
 
     @property
     def expected_psnr_db(self) -> float | None:
         """Lowest expected PSNR of any channel."""
         values = [each.expectation.psnr_db for each in self.channels if each.expectation]
         return min(values, default=None)
+
+    @property
+    def most_memory_mb(self) -> float | None:
+        """Estimated memory of the largest job."""
+        return max(self.memory_mb.values(), default=None)
 
     @property
     def snr(self) -> float:

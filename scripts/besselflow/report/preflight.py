@@ -53,7 +53,7 @@ def tabulate(found: Sequence[Examination]) -> pd.DataFrame:
             each.coverage.overlap,
             each.expected_psnr_db,
             sum(each.core_seconds.values()),
-            max(each.memory_mb.values()),
+            each.most_memory_mb,
             " | ".join(str(finding) for finding in each.findings),
         )
         for each in _by_light(found)
@@ -89,7 +89,8 @@ def core_time(found: Examination) -> str:
 
 def most_memory(found: Examination) -> str:
     """Return the estimated memory of the largest job of the full run in words."""
-    return f"{max(found.memory_mb.values()) / 1000:.1f} GB"
+    most = found.most_memory_mb
+    return "not known" if most is None else f"{most / 1000:.1f} GB"
 
 
 def preflight_facts(found: Examination) -> list[tuple[str, str]]:
@@ -129,7 +130,7 @@ def preflight_facts(found: Examination) -> list[tuple[str, str]]:
             f"about {core_time(found)} of one core, within a factor of {TOLERANCE:g}; without "
             f"the training of a prior",
         ),
-        ("Memory of the full run", f"at most about {most_memory(found)} for the largest job"),
+        ("Memory of the full run", f"{most_memory(found)} at most, for its largest job"),
     ]
 
 
