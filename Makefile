@@ -50,16 +50,17 @@ slurm-profile:
 	@echo "$(PROFILES)/slurm -> $(CURDIR)/profiles/slurm"
 
 # As many workers as cores, each of which computes with one thread.
-PYTEST := OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+WORKERS := -n logical --maxprocesses 4
+PYTEST := OMP_NUM_THREADS=1 pytest $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.installed-test
 	$(PYTEST) -m "not browser and not slurm and not slow" tests
 
 test-slow: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 pytest -m slow tests
+	OMP_NUM_THREADS=1 pytest $(WORKERS) -m slow tests/workflow
 
 test-browser: $(VENV)/.installed-test
-	pytest -m browser tests/browser
+	$(PYTEST) -m browser tests/browser
 
 test-slurm: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm

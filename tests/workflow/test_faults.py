@@ -19,7 +19,7 @@ from besselflow.store import open_volume
 from besselflow.tiling import list_units
 from tiny_runs import SHAPE, TinyFacility, environment, wait_until
 
-KILLS, SEED = 24, 7
+KILLS, SEEDS = 12, (7, 8)
 VOLUMES = ("volume.ome.zarr", "uncertainty.ozx", "methods/interpolation.ozx")
 SETTINGS = {"methods": ["interpolation", "spectral"], "final": "spectral"}
 WITH_FIT = {
@@ -91,14 +91,15 @@ def kill_at_random(facility, chance):
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_with_the_same_outputs(tmp_path):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_killed_again_and_again_ends_with_the_same_outputs(tmp_path, seed):
     undisturbed = TinyFacility(tmp_path / "undisturbed", **WITH_FIT)
     disturbed = TinyFacility(tmp_path / "disturbed", **WITH_FIT)
     for facility in (undisturbed, disturbed):
         facility.add_test("a")
     first = undisturbed.run()
     assert first.returncode == 0, first.stdout
-    chance, killed = random.Random(SEED), []
+    chance, killed = random.Random(seed), []
     names = ("volume.ome.zarr", "methods/spectral.ozx", "methods/interpolation.ozx")
     while len([what for what in killed if what != "nothing"]) < KILLS:
         # Where it got to its end, something is taken away, so that there is work again.
