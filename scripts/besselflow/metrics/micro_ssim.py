@@ -21,6 +21,8 @@ import numpy as np
 import scipy
 from scipy.ndimage import uniform_filter
 
+from besselflow.metrics.bands import iterate_bands
+
 BACKGROUND_PERCENTILE = 3
 _K1, _K2 = 0.01, 0.03
 
@@ -87,17 +89,28 @@ def local_moments(guess: np.ndarray, true: np.ndarray, window: int) -> LocalMome
     window : int
         Edge length of the window in pixels, odd.
     """
+    # Centred, so that a large background doesn't cancel the variances away.
+    centres = guess.mean(), true.mean()
+    bands = [
+        _band_moments(guess[rows], true[rows], window, centres)
+        for rows in iterate_bands(*guess.shape, window)
+    ]
+    return LocalMoments.joined(bands)
+
+
+def _band_moments(
+    guess: np.ndarray, true: np.ndarray, window: int, centres: tuple[float, float]
+) -> LocalMoments:
+    """Take the means of a few rows."""
     edge = window // 2
     inner = slice(edge, -edge)
     mean = lambda image: uniform_filter(image, window)[inner, inner]  # noqa: E731
     sample = window**2 / (window**2 - 1)
-    # Centred, so that a large background doesn't cancel the variances away.
-    centre_guess, centre_true = guess.mean(), true.mean()
-    guess, true = guess - centre_guess, true - centre_true
+    guess, true = guess - centres[0], true - centres[1]
     x, y = mean(true), mean(guess)
     return LocalMoments(
-        x + centre_true,
-        y + centre_guess,
+        x + centres[1],
+        y + centres[0],
         sample * (mean(true * true) - x * x),
         sample * (mean(guess * guess) - y * y),
         sample * (mean(true * guess) - x * y),

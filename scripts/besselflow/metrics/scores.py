@@ -18,6 +18,7 @@ from skimage.metrics import structural_similarity
 
 from besselflow.errors import InputError
 from besselflow.metrics.affine import fit_affine, slice_moments
+from besselflow.metrics.bands import iterate_bands
 from besselflow.metrics.blocks import check_finite, iterate_blocks, read_slices
 from besselflow.metrics.bootstrap import draw_weights, interval
 from besselflow.metrics.micro_ssim import local_moments, similarity
@@ -171,7 +172,7 @@ def _score_stack(
             raw, raw_true = (part[place].astype(np.float64) for part in (block, true_block))
             guess, true = np.clip(raw, 0, peak), np.clip(raw_true, 0, peak)
             square = float(np.mean((guess - true) ** 2))
-            ssim = structural_similarity(guess, true, win_size=window, data_range=peak)
+            ssim = slice_ssim(guess, true, window, peak)
             row = {"t": t, "c": channel, "z": int(z), "psnr": psnr(square, peak), "ssim": ssim}
             row |= {"square": square, "voxels": true.size}
             if survey.scaling is not None:
@@ -181,6 +182,26 @@ def _score_stack(
             row |= slice_published(raw, raw_true, survey.extremes, survey.true_extremes)
             rows.append(row | {name: int(counts[place]) for name, counts in covered.items()})
     return pd.DataFrame(rows)
+
+
+def slice_ssim(guess: np.ndarray, true: np.ndarray, window: int, peak: float) -> float:
+    """Return the structural similarity of a slice, as of ``structural_similarity`` of all of it.
+
+    Parameters
+    ----------
+    guess, true : numpy.ndarray, shape (Y, X)
+        A slice of the estimate and of the truth.
+    window : int
+        Edge length of the window in pixels, odd.
+    peak : float
+        Data range.
+    """
+    total, count = 0.0, 0
+    for rows in iterate_bands(*true.shape, window):
+        positions = rows.stop - rows.start - window + 1
+        band = structural_similarity(guess[rows], true[rows], win_size=window, data_range=peak)
+        total, count = total + positions * band, count + positions
+    return float(total / count)
 
 
 def _count_covered(
