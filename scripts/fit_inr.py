@@ -7,12 +7,8 @@ the volume varies along z.
 
 from pathlib import Path
 
-import numpy as np
-
-from besselflow.baselines.spectral import SpectralModel
 from besselflow.config import Inr, Tiling
 from besselflow.device import describe_device, select_device
-from besselflow.fingerprint import fingerprint
 from besselflow.inr.fit import InrFit, InrProblem, fit_inr
 from besselflow.job import run_script
 from besselflow.store import UnitWriter, open_projections, open_units, remove
@@ -56,46 +52,24 @@ def main(
     mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     device = select_device(threads)
     measured.check_halo(units, tiling.halo)
-    operator = measured.operator
     checkpoints = Path(units_path).with_suffix(".checkpoints")
     size = unit_shape(units, measured.grid.n_slices)
     before: tuple[Unit, InrFit] | None = None
     with UnitWriter(units_path, mine, size) as writer:
         for number, unit in enumerate(mine, start=1):
-            model = SpectralModel.from_record(spectral.records[unit.index])
-            data = measured.unit_data(unit)
-            masked = measured.unit_masked(unit)
-            problem = InrProblem(
-                data,
-                operator,
-                measured.voxel_size_um,
-                measured.attributes["scale"][unit.t][unit.c],
-                model,
-                operator.forward(np.asarray(spectral.arrays["volume"][unit.index])),
-                masked,
-            )
+            problem = InrProblem.of_unit(measured, spectral, unit)
             start, own = None, settings
             if before is not None and continues(before[0], unit, tiling.chain):
                 # The spectrum of its first time point sets the frequencies of a chain.
                 start, bandwidth = before[1].weights, before[1].record["bandwidth_per_um"]
                 own = settings.model_copy(update={"bandwidth": bandwidth})
-            identity = fingerprint(
-                own.model_dump(exclude={"checkpoint_seconds"}),
-                seed,
-                model.as_record(),
-                operator.matrix,
-                () if operator.lateral is None else operator.lateral.kernel,
-                data,
-                () if masked is None else masked,
-                *(weight.numpy() for weight in (start or {}).values()),
-            )
             label = "fit" if len(mine) == 1 else f"fit of unit {number} of {len(mine)}"
             fit = fit_inr(
                 problem,
                 own,
                 seed + unit.index,
                 checkpoints / f"unit-{unit.index}.pt",
-                identity,
+                problem.identity(own, seed, start),
                 device,
                 label,
                 start,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,13 @@ class Plan:
     fingerprint: str
     checkpoint_seconds: float
 
-    def rate_of(self, step: int, course: Course) -> float:
+    def rate_of(self, step: int, course: Course, warm_up: int | None = None) -> float:
         """Return the share of the peak learning rate at a step, counted from 0.
 
         It rises linearly, then falls along a cosine; where the fit ends early, what is left of the
-        cosine is passed through faster.
+        cosine is passed through faster. Who has a warm-up of its own has the rest in common.
         """
-        rise = min(1.0, (step + 1) / self.warm_up)
+        rise = min(1.0, (step + 1) / (warm_up or self.warm_up))
         phase = step / self.steps
         if step >= course.turn:
             start = course.turn / self.steps
@@ -83,6 +83,50 @@ class Plan:
         if recent < (1 - _WORTHWHILE) * before:
             return None
         return Course(step, step + math.ceil(_RUSH * (self.steps - step)))
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network, and how it learns.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        What is optimised.
+    optimisers : sequence of torch.optim.Optimizer
+        Hold the parameters of the network; their learning rates are the peaks.
+    loss_of_step : callable
+        Loss of a step, counted from 0. It must depend on the step and the networks alone, so that a
+        resumed run equals an undisturbed one.
+    warm_up : int
+        Steps that the learning rate rises over.
+    quantity : str
+        What the progress lines call the loss.
+    """
+
+    network: torch.nn.Module
+    optimisers: Sequence[torch.optim.Optimizer]
+    loss_of_step: Callable[[int], torch.Tensor]
+    warm_up: int
+    quantity: str
+
+    def groups(self) -> Iterator[dict[str, Any]]:
+        """Yield what holds a learning rate."""
+        for optimiser in self.optimisers:
+            yield from optimiser.param_groups
+
+    def take_step(self) -> None:
+        """Step along the gradient that was collected, whose length is limited."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_LIMIT)
+        for optimiser in self.optimisers:
+            optimiser.step()
+
+    def parts(self, prefix: str) -> dict[str, Any]:
+        """Return what a checkpoint holds, by name."""
+        parts: dict[str, Any] = {f"{prefix}network": self.network}
+        return parts | {
+            f"{prefix}optimiser-{i}": optimiser for i, optimiser in enumerate(self.optimisers)
+        }
 
 
 class MovingAverage:
@@ -126,6 +170,7 @@ def optimise(
     quantity: str,
     average: MovingAverage | None = None,
     held_out: Callable[[], float] | None = None,
+    companions: Sequence[Learner] = (),
 ) -> tuple[list[list[float]], float]:
     """Take all steps that are left to take.
 
@@ -146,11 +191,15 @@ def optimise(
         Told after each step.
     held_out : callable or None
         Error on data that the loss does not see. Where it no longer falls, the fit ends early.
+    companions : sequence of Learner
+        Take their steps beside the network, along the gradient of their own losses plus that of the
+        network's loss, where it depends on them. They exclude `held_out`.
 
     Returns
     -------
-    curve : list of [step, loss] or [step, loss, held-out error]
-        Losses are means over equal numbers of steps.
+    curve : list of [step, loss, ...]
+        Losses are means over equal numbers of steps; held-out error or losses of the companions
+        follow.
     seconds : float
         Time spent, earlier runs included.
 
@@ -160,11 +209,12 @@ def optimise(
         The loss is no longer a finite number.
     """
     started = time.monotonic()
-    parts: dict[str, Any] = {"network": network}
-    parts |= {f"optimiser-{i}": optimiser for i, optimiser in enumerate(optimisers)}
-    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
-    for group in groups:
-        group["peak"] = group["lr"]
+    learners = [Learner(network, optimisers, loss_of_step, plan.warm_up, quantity), *companions]
+    parts: dict[str, Any] = {}
+    for number, learner in enumerate(learners):
+        parts |= learner.parts(f"companion-{number}-" if number else "")
+        for group in learner.groups():
+            group["peak"] = group["lr"]
     if average is not None:
         parts["average"] = average
     step, course, curve, spent = 0, Course(plan.steps, plan.steps), [], 0.0
@@ -174,32 +224,37 @@ def optimise(
             part.load_state_dict(state[name])
         step, course = state["step"], Course(*state["course"])
         curve, spent = state["curve"], state["seconds"]
-        groups = [group for optimiser in optimisers for group in optimiser.param_groups]
     progress = Progress(label, course.end, step)
     every = max(1, plan.steps // _CURVE_POINTS)
     saved, running = time.monotonic(), []
     while step < course.end:
-        for group in groups:
-            group["lr"] = group["peak"] * plan.rate_of(step, course)
-        network.zero_grad(set_to_none=True)
-        loss = loss_of_step(step)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_LIMIT)
-        for optimiser in optimisers:
-            optimiser.step()
+        losses = []
+        for learner in learners:
+            learner.network.zero_grad(set_to_none=True)
+            for group in learner.groups():
+                group["lr"] = group["peak"] * plan.rate_of(step, course, learner.warm_up)
+        # One after the other, so that what a gradient needs is held for one loss only.
+        for learner in learners:
+            loss = learner.loss_of_step(step)
+            loss.backward()
+            losses.append(loss.detach())
+        for learner in learners:
+            learner.take_step()
         step += 1
         if average is not None:
             average.follow(step)
-        running.append(loss.detach())
+        running.append(torch.stack(losses))
         if step % every and step < course.end:
             continue
-        mean, running = float(torch.stack(running).mean()), []
-        if not math.isfinite(mean):
+        means, running = torch.stack(running).mean(dim=0).tolist(), []
+        if not all(map(math.isfinite, means)):
             raise RuntimeError(
                 f"the {label} diverged at step {step}; lower {plan.rate_key} and run again"
             )
-        curve.append([step, mean])
-        detail = f"{quantity} {mean:.3g}"
+        curve.append([step, *means])
+        detail = f"{quantity} {means[0]:.3g}"
+        if companions:
+            detail += f", {companions[0].quantity} {sum(means[1:]) / len(companions):.3g}"
         if held_out is not None:
             curve[-1].append(held_out())
             detail += f", held out {curve[-1][2]:.3g}"

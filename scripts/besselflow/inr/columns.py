@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from besselflow.batches import batch_size, in_batches
 from besselflow.inr.network import CoordinateNetwork
 from besselflow.projection import AxialProjection
 
 _RENDER_COLUMNS = 2048
+# Voxels whose activations are held at once where whole images need a gradient: some 200 MB.
+_GRADIENT_VOXELS = 65536
 # Features, their encoding, and what an activation takes in between.
 _ACTIVATIONS = 6
 # Curvature of the output function, and the darkest mean that the fit may start from.
@@ -231,6 +234,42 @@ class UnitColumns:
             predicted = blurred.reshape(patches, count, *blurred.shape[2:]).permute(0, 2, 3, 1)
         return (predicted - self.measured[batch.targets]).square()
 
+    def project(
+        self, network: CoordinateNetwork, weights: torch.Tensor, neighbour_average: bool
+    ) -> torch.Tensor:
+        """Sum the slices of the network's volume with weights, so that gradients pass.
+
+        Slices without a weight are not evaluated. The activations of one block of columns after the
+        other are computed again for the gradient, so that memory does not grow with the image.
+
+        Parameters
+        ----------
+        network : CoordinateNetwork
+        weights : torch.Tensor, shape (n, Z)
+        neighbour_average : bool
+            As in `render`.
+
+        Returns
+        -------
+        torch.Tensor, shape (n, Y, X)
+        """
+        z_um, smooth = self._depths(neighbour_average)
+        if smooth is not None:
+            weights = weights @ smooth
+        used = (weights != 0).any(dim=0)
+        z_um, weights = z_um[used], weights[:, used]
+
+        def images_of(columns: torch.Tensor) -> torch.Tensor:
+            return self.intensity(network, columns, z_um) @ weights.T
+
+        columns = torch.arange(len(self.yx_um), device=z_um.device)
+        parts = columns.split(max(1, _GRADIENT_VOXELS // max(1, len(z_um))))
+        images = [
+            checkpoint(images_of, part, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
+        return torch.cat(images).T.reshape(-1, *self.shape[1:])
+
     @torch.no_grad()
     def render(self, network: CoordinateNetwork, neighbour_average: bool) -> np.ndarray:
         """Evaluate the network at every voxel.
@@ -246,15 +285,7 @@ class UnitColumns:
         -------
         numpy.ndarray, shape (Z, Y, X), float32
         """
-        z_um, count = self.z_um, len(NEIGHBOUR_WEIGHTS)
-        smooth = None
-        if neighbour_average:
-            spacing = z_um[1] - z_um[0] if len(z_um) > 1 else z_um.new_tensor(1.0)
-            steps = torch.arange(len(z_um) + count - 1, device=z_um.device) - (count - 1) / 2
-            z_um = z_um[0] + spacing * steps
-            smooth = z_um.new_zeros(len(self.z_um), len(z_um))
-            for k, weight in enumerate(NEIGHBOUR_WEIGHTS):
-                smooth.diagonal(k).fill_(weight)
+        z_um, smooth = self._depths(neighbour_average)
         columns = torch.arange(len(self.yx_um), device=z_um.device)
 
         def intensity_of(part: slice) -> torch.Tensor:
@@ -266,3 +297,15 @@ class UnitColumns:
         size = batch_size(bytes_per_column, z_um.device, _RENDER_COLUMNS)
         parts = [values for _, values in in_batches(intensity_of, len(columns), size)]
         return torch.cat(parts).T.reshape(self.shape).contiguous().numpy()
+
+    def _depths(self, neighbour_average: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return where slices are evaluated, (Z',), and what averages them, (Z, Z') or None."""
+        z_um, count = self.z_um, len(NEIGHBOUR_WEIGHTS)
+        if not neighbour_average:
+            return z_um, None
+        spacing = z_um[1] - z_um[0] if len(z_um) > 1 else z_um.new_tensor(1.0)
+        steps = torch.arange(len(z_um) + count - 1, device=z_um.device) - (count - 1) / 2
+        smooth = z_um.new_zeros(len(z_um), len(steps))
+        for k, weight in enumerate(NEIGHBOUR_WEIGHTS):
+            smooth.diagonal(k).fill_(weight)
+        return z_um[0] + spacing * steps, smooth

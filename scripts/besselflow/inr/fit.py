@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ import torch
 from besselflow.baselines.spectral import SpectralModel, fit_amplitude, posterior_mean
 from besselflow.config import Inr
 from besselflow.device import compute_precision
+from besselflow.fingerprint import fingerprint
 from besselflow.inr.columns import BatchPlan, UnitColumns
 from besselflow.inr.network import CoordinateNetwork, build_network
 from besselflow.inr.steps import automatic_steps
 from besselflow.noise import EXCLUDED, pixel_variance
 from besselflow.optimisation import Plan, optimise
 from besselflow.projection import AxialProjection
+from besselflow.store import Projections, UnitStores
+from besselflow.tiling import Unit
 
-_WARM_UP_STEPS = 20
+WARM_UP_STEPS = 20
 # Share of the frequency at which the spectrum falls to the noise.
 _BANDWIDTH_SHARE = 0.07
 # Steps of Muon relative to Adam's: those are of unit size per matrix, not per weight.
@@ -59,6 +63,34 @@ class InrProblem:
     spectral: SpectralModel
     expected: np.ndarray
     masked: np.ndarray | None = None
+
+    @classmethod
+    def of_unit(cls, measured: Projections, spectral: UnitStores, unit: Unit) -> InrProblem:
+        """Read a unit of a sample, and what the spectral Gaussian process found in it."""
+        operator = measured.operator
+        return cls(
+            measured.unit_data(unit),
+            operator,
+            measured.voxel_size_um,
+            measured.attributes["scale"][unit.t][unit.c],
+            SpectralModel.from_record(spectral.records[unit.index]),
+            operator.forward(np.asarray(spectral.arrays["volume"][unit.index])),
+            measured.unit_masked(unit),
+        )
+
+    def identity(self, settings: Inr, seed: int, start: dict[str, torch.Tensor] | None) -> str:
+        """Return the fingerprint of all that a fit depends on."""
+        lateral = self.operator.lateral
+        return fingerprint(
+            settings.model_dump(exclude={"checkpoint_seconds"}),
+            seed,
+            self.spectral.as_record(),
+            self.operator.matrix,
+            () if lateral is None else lateral.kernel,
+            self.projections,
+            () if self.masked is None else self.masked,
+            *(weight.numpy() for weight in (start or {}).values()),
+        )
 
     @property
     def kept(self) -> np.ndarray:
@@ -110,41 +142,59 @@ class InrFit:
     weights: dict[str, torch.Tensor]
 
 
-def fit_inr(
+@dataclass(frozen=True)
+class PreparedFit:
+    """A network and the data that it is to be fitted to, before the first step.
+
+    Attributes
+    ----------
+    network : CoordinateNetwork
+        On the device, for training.
+    data : UnitColumns
+        The unit.
+    batches : BatchPlan
+        Which columns a step sees.
+    used : torch.Tensor, shape (Y X, P)
+        Weight of each measurement in the loss.
+    optimisers : list of torch.optim.Optimizer
+        Hold the weights of the network.
+    steps : int
+        Steps to take.
+    bandwidth_per_um : float
+        Standard deviation of the frequencies.
+    held_out : callable or None
+        Error on the measurements that no step sees, where there are any.
+    """
+
+    network: CoordinateNetwork
+    data: UnitColumns
+    batches: BatchPlan
+    used: torch.Tensor
+    optimisers: list[torch.optim.Optimizer]
+    steps: int
+    bandwidth_per_um: float
+    held_out: Callable[[], float] | None
+
+    def loss_of_step(self, step: int) -> torch.Tensor:
+        """Return the misfit of a step's columns, a scalar."""
+        batch = self.batches.of_step(step).to(self.used.device)
+        error = self.data.squared_error(self.network, batch)
+        return (error * self.used[batch.targets]).mean()
+
+
+def prepare_fit(
     problem: InrProblem,
     settings: Inr,
     seed: int,
-    checkpoint: Path,
-    fingerprint: str,
     device: torch.device,
-    label: str = "fit",
     start: dict[str, torch.Tensor] | None = None,
-) -> InrFit:
-    """Fit the network and render the volume.
-
-    The loss is the mean squared difference of measured and predicted projections, in units of each
-    pixel's noise unless the settings say otherwise. A step sees whole pixel columns, so that the
-    operator is applied exactly.
+) -> PreparedFit:
+    """Build the network of a fit, and arrange its data.
 
     Parameters
     ----------
-    problem : InrProblem
-        What to fit.
-    settings : Inr
-        Network and optimiser.
-    seed : int
-        Seed of the weights, the frequencies and the order of the columns.
-    checkpoint : pathlib.Path
-        File to resume from, and to write to now and then.
-    fingerprint : str
-        Identifies settings and data; a checkpoint with another one is not resumed from.
-    device : torch.device
-        Where to compute.
-    label : str
-        What the progress lines call this fit.
-    start : dict or None
-        Weights of the fit of the time point before, of the same tile, channel and settings. The
-        fit then takes fewer and smaller steps.
+    problem, settings, seed, device, start
+        As for `fit_inr`.
     """
     p, y, x = problem.projections.shape
     bandwidth = settings.bandwidth
@@ -191,41 +241,46 @@ def fit_inr(
             error = data.squared_error(network, check)
             return float((error * weights).sum() / left_out[check.targets].sum())
 
-    def loss_of_step(step: int) -> torch.Tensor:
-        batch = batches.of_step(step).to(device)
-        return (data.squared_error(network, batch) * used[batch.targets]).mean()
-
     steps = automatic_steps(y * x) if settings.steps == "auto" else settings.steps
     rate = settings.learning_rate
     if start is not None:
         steps, rate = max(1, round(_WARM_STEPS * steps)), _WARM_RATE * rate
-    plan = Plan(
-        steps,
-        _WARM_UP_STEPS,
-        "inr.learning_rate",
-        checkpoint,
-        fingerprint,
-        settings.checkpoint_seconds,
-    )
+    optimisers = _optimisers(network, settings.optimiser, rate)
     network.train()
-    curve, seconds = optimise(
-        loss_of_step,
-        network,
-        _optimisers(network, settings.optimiser, rate),
-        plan,
-        label,
-        "misfit",
-        held_out=held_out,
-    )
-    network.eval()
-    volume, share = data.render(network, settings.neighbour_average), None
+    return PreparedFit(network, data, batches, used, optimisers, steps, bandwidth, held_out)
+
+
+def finish_fit(
+    problem: InrProblem,
+    settings: Inr,
+    prepared: PreparedFit,
+    curve: list[list[float]],
+    seconds: float,
+) -> InrFit:
+    """Render the volume of a network that has taken its steps.
+
+    Parameters
+    ----------
+    problem : InrProblem
+        What it was fitted to.
+    settings : Inr
+        Whether to average neighbours, and to add what was left over.
+    prepared : PreparedFit
+        Its network.
+    curve : list of [step, loss, ...]
+        Course of the loss.
+    seconds : float
+        Time spent.
+    """
+    network = prepared.network.eval()
+    volume, share = prepared.data.render(network, settings.neighbour_average), None
     if settings.leftover:
         volume, share = add_leftover(volume, problem)
         if settings.output == "positive":
             volume = np.maximum(volume, 0)
     residual = problem.operator.forward(volume) - problem.projections
     record = {
-        "bandwidth_per_um": bandwidth,
+        "bandwidth_per_um": prepared.bandwidth_per_um,
         "leftover_share": share,
         "curve": curve,
         "steps": curve[-1][0],
@@ -235,6 +290,63 @@ def fit_inr(
     }
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     return InrFit(volume, record, weights)
+
+
+def fit_inr(
+    problem: InrProblem,
+    settings: Inr,
+    seed: int,
+    checkpoint: Path,
+    fingerprint: str,
+    device: torch.device,
+    label: str = "fit",
+    start: dict[str, torch.Tensor] | None = None,
+) -> InrFit:
+    """Fit the network and render the volume.
+
+    The loss is the mean squared difference of measured and predicted projections, in units of each
+    pixel's noise unless the settings say otherwise. A step sees whole pixel columns, so that the
+    operator is applied exactly.
+
+    Parameters
+    ----------
+    problem : InrProblem
+        What to fit.
+    settings : Inr
+        Network and optimiser.
+    seed : int
+        Seed of the weights, the frequencies and the order of the columns.
+    checkpoint : pathlib.Path
+        File to resume from, and to write to now and then.
+    fingerprint : str
+        Identifies settings and data; a checkpoint with another one is not resumed from.
+    device : torch.device
+        Where to compute.
+    label : str
+        What the progress lines call this fit.
+    start : dict or None
+        Weights of the fit of the time point before, of the same tile, channel and settings. The
+        fit then takes fewer and smaller steps.
+    """
+    prepared = prepare_fit(problem, settings, seed, device, start)
+    plan = Plan(
+        prepared.steps,
+        WARM_UP_STEPS,
+        "inr.learning_rate",
+        checkpoint,
+        fingerprint,
+        settings.checkpoint_seconds,
+    )
+    curve, seconds = optimise(
+        prepared.loss_of_step,
+        prepared.network,
+        prepared.optimisers,
+        plan,
+        label,
+        "misfit",
+        held_out=prepared.held_out,
+    )
+    return finish_fit(problem, settings, prepared, curve, seconds)
 
 
 def add_leftover(volume: np.ndarray, problem: InrProblem) -> tuple[np.ndarray, float]:
