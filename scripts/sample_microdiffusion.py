@@ -38,7 +38,7 @@ def main(
     projections : path
         Projection store.
     inr_units : path
-        Unit store of the INR for the same shard.
+        Unit store of the INR for the same shard, or for all where it was fitted jointly.
     network_path : path
         Network that was trained on this sample.
     settings : Microdiffusion

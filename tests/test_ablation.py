@@ -37,6 +37,10 @@ def test_the_grid_of_the_repository_has_the_ablations_of_the_paper():
     assert not schemes["without-image-embedding"].use_image_embedding
     assert not schemes["without-position-embedding"].use_position_embedding
     assert not schemes["without-neighbours"].neighbour_average
+    assert [n for n, s in schemes.items() if s.inr_training == "joint"] == ["joint-training"]
+    assert schemes["inr-weight-0.5"].inr_weight == 0.5
+    assert schemes["steps-200"].sampling_steps == 200
+    assert grid["sincos-encoding"].config.inr.encoding == "sincos"
     distinct = {str(variant.config.model_dump(exclude={"results"})) for variant in grid.values()}
     assert len(distinct) == len(grid)
     for name, variant in grid.items():

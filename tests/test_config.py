@@ -63,6 +63,7 @@ def test_unknown_keys_get_a_suggestion(values, key, remedy):
         ({"refine": {"samples": 0}}, "refine.samples", "greater than 0"),
         ({"microdiffusion": {"channels": [20, 8]}}, "microdiffusion.channels", "multiples of 8"),
         ({"microdiffusion": {"inr_weight": 1}}, "microdiffusion.inr_weight", "less than 1"),
+        ({"microdiffusion": {"inr_training": "jiont"}}, "microdiffusion.inr_training", "joint"),
         ({"microdiffusion": {"beta_start": 0.5}}, "microdiffusion.beta_end", "below beta_start"),
         (
             {"microdiffusion": {"timesteps": 30}},

@@ -177,6 +177,8 @@ def test_the_paragraph_says_how_the_published_scheme_was_run(tmp_path):
     assert "guidance of weight 1.8, in 100 network evaluations" in text
     assert "averaged with its neighbours, at a weight of 0.9" in text
     assert "did not take part" in paragraph(inr_weight=0)
+    assert "fitted anew" not in text
+    assert "was fitted anew in the steps that trained the model" in paragraph(inr_training="joint")
     without = paragraph(image_embedding=False, position_embedding=False)
     assert "conditioned" not in without and "guidance" not in without
 

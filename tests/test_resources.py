@@ -60,6 +60,17 @@ def test_a_longer_fit_is_given_more_time_and_a_wider_one_too():
         assert need_of("fit_inr", BENCH, config).minutes > 2 * known.minutes
 
 
+def test_joint_training_is_given_more_memory_and_time():
+    joint = CONFIG.microdiffusion.model_copy(update={"inr_training": "joint"})
+    config = CONFIG.model_copy(update={"microdiffusion": joint})
+    alone, beside = (need_of("train_microdiffusion", BENCH, own) for own in (CONFIG, config))
+    fit = need_of("fit_inr", BENCH, config)
+    assert beside.memory_mb > max(alone.memory_mb, fit.memory_mb)
+    assert beside.minutes > alone.minutes + 0.5 * fit.minutes
+    series = need_of("train_microdiffusion", replace(BENCH, times=8), config)
+    assert series.memory_mb > beside.memory_mb and series.minutes > beside.minutes
+
+
 # Peak memory in MB and seconds of stages of volumes of 128 x 128 x 128, of benchmark runs on two
 # cores that were shared with other work.
 MEASURED = {

@@ -578,6 +578,59 @@ def test_published_scheme_learns_from_all_times_and_channels(raw_series, tmp_pat
     assert np.argwhere(images.weights[4] > 0.1).ravel().tolist() == list(range(6, 12))
 
 
+def test_jointly_trained_inr_guides_the_sampling(raw_series, tmp_path):
+    """No INR was fitted before: the one that comes out of the training is all there is."""
+    chain = Chain(raw_series, tmp_path, Tiling(tile=64, halo=8, shards=2), truth=False).preprocess()
+    chain.reconstruct(("spectral",))
+    settings = MICRODIFFUSION.model_copy(update={"inr_training": "joint"})
+    # What few steps leave over would make it the spectral estimate.
+    inr = INR.model_copy(update={"leftover": False})
+    joint = train_microdiffusion.Joint(chain.units("spectral"), inr, tmp_path / "units" / "j.zip")
+    network = tmp_path / "network.safetensors"
+    train_microdiffusion.main(
+        chain.projections, [], settings, chain.tiling, SEED, 1, network, joint
+    )
+    assert not list(tmp_path.glob("*.pt"))
+    fitted = open_units([joint.units_path])
+    assert sorted(fitted.arrays["volume"]) == [0, 1, 2, 3]
+    assert {record["steps"] for record in fitted.records.values()} == {settings.steps}
+    scales = np.ravel(open_projections(chain.projections).attributes["scale"])
+
+    def sample(units, name, shard=0):
+        path = tmp_path / "units" / name
+        sample_microdiffusion.main(
+            chain.projections, units, network, settings, chain.tiling, SEED, shard, 1, path
+        )
+        return open_units([path])
+
+    for shard in range(2):
+        found = sample(joint.units_path, f"sampled-{shard}.zip", shard)
+        assert found.arrays["volume"]
+        for index, volume in found.arrays["volume"].items():
+            smooth = smooth_neighbours(np.asarray(fitted.arrays["volume"][index]))
+            difference = np.sqrt(np.mean((np.asarray(volume) - smooth) ** 2))
+            assert 0 < difference < 0.1 * scales[index]
+            assert found.records[index]["inr_training"] == "joint"
+    # Guided by something else, the same network gives that instead.
+    other = sample(chain.units("spectral")[0], "other.zip")
+    first, again = (
+        np.asarray(units.arrays["volume"][0])
+        for units in (other, open_units([tmp_path / "units" / "sampled-0.zip"]))
+    )
+    assert np.abs(first - again).max() > 0.1 * scales[0]
+
+
+def test_joint_training_of_too_many_units_is_refused(raw_series, tmp_path):
+    chain = Chain(raw_series, tmp_path, TILED, truth=False).preprocess()
+    settings = MICRODIFFUSION.model_copy(update={"inr_training": "joint"})
+    joint = train_microdiffusion.Joint([], INR, tmp_path / "j.zip")
+    tiling = chain.tiling.model_copy(update={"tile": 6})
+    with pytest.raises(InputError, match=r"has \d+ work units .* set it to `pretrained`"):
+        train_microdiffusion.main(
+            chain.projections, [], settings, tiling, SEED, 1, tmp_path / "n.safetensors", joint
+        )
+
+
 def test_each_time_and_channel_is_reconstructed_by_itself(raw_series, tmp_path):
     chain = Chain(raw_series, tmp_path / "all", Tiling(tile=64, halo=8, shards=2))
     chain.preprocess().reconstruct(BASELINES)

@@ -69,8 +69,10 @@ _BY_UNIT = ("interpolation", "spectral", "richardson_lucy", "variational", "fit_
 # seconds on two cores per slice of 64 x 64 pixels and evaluation.
 _NETWORK_SLICES, _NETWORK_MAPS, _NETWORK_SECONDS = 8, 20, 1 / 430
 _REFERENCE_CHANNELS = 48
-# Seconds on two cores per step of the INR, for 128 slices and a width of 128.
-_INR_STEP_SECONDS = 0.03
+# Seconds on two cores per step of the INR, for 128 columns, 128 slices and a width of 128.
+_INR_STEP_SECONDS, _INR_COLUMNS = 0.03, 128
+# What a block of columns takes whose gradient is computed.
+_GRADIENT_BYTES = 400e6
 # Seconds on two cores per step of the training of a prior with 4 blocks of 64 x 64 pixels.
 _TRAINING_STEP_SECONDS = 0.4
 _PHANTOM_SHAPE = (64, 96, 96)
@@ -234,7 +236,15 @@ def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need
         return _training_need(_NETWORK_SLICES * config.prior.patch**2, config.prior)
     if stage == "train_microdiffusion":
         held, _, _ = _voxels("refine", extent, config, shards)
-        return _training_need(held // max(extent.slices, extent.projections), config.microdiffusion)
+        pixels = held // max(extent.slices, extent.projections)
+        alone = _training_need(pixels, config.microdiffusion)
+        if config.microdiffusion.inr_training == "pretrained":
+            return alone
+        beside = _joint_need(pixels, extent, config)
+        return Need(
+            alone.memory_mb + beside.memory_mb - _BASE_MB,
+            alone.minutes + beside.minutes - _BASE_MINUTES,
+        )
     if stage == "sample_microdiffusion":
         evaluations = 2 * config.microdiffusion.sampling_steps
         return _network_need(extent, config, config.microdiffusion.channels[0], evaluations, shards)
@@ -274,9 +284,32 @@ def _fit_seconds(held: int, slices: int, config: Config) -> float:
     steps = config.inr.steps
     if steps == "auto":
         steps = automatic_steps(held // slices)
-    return (
-        steps * _INR_STEP_SECONDS * max(slices / 128, 0.2) * max((config.inr.width / 128) ** 2, 1)
-    )
+    return steps * _inr_step_seconds(slices, config)
+
+
+def _inr_step_seconds(slices: int, config: Config) -> float:
+    return _INR_STEP_SECONDS * max(slices / 128, 0.2) * max((config.inr.width / 128) ** 2, 1)
+
+
+def _joint_need(pixels: int, extent: Extent, config: Config) -> Need:
+    """Return the need of the INRs of all units that are fitted while the network is trained.
+
+    In every step, each of them takes a step, and those of the projections that the network is shown
+    are evaluated once more on whole images, in the slices that the beams reach: three times as many
+    as there are per projection, roughly.
+    """
+    settings = config.microdiffusion
+    shape = (extent.times, extent.channels, extent.projections, extent.rows, extent.columns)
+    units = len(list_units(shape, config.tiling.tile, config.tiling.halo))
+    reached = min(extent.slices, 3 * extent.slices // extent.projections + 6)
+    images = settings.batch * pixels / _INR_COLUMNS
+    step = units * _inr_step_seconds(extent.slices, config)
+    step += images * _inr_step_seconds(reached, config)
+    bytes_per_voxel, _ = _COSTS["fit_inr"]
+    rendered = bytes_per_voxel * pixels * max(extent.slices, extent.projections)
+    # Projections, as they are expected, and their precision, on and off the device.
+    arrays = 4 * 6 * units * pixels * extent.projections
+    return _need(rendered + arrays + _GRADIENT_BYTES, step * settings.steps)
 
 
 def _network_need(

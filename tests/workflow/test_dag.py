@@ -87,6 +87,18 @@ def test_published_scheme_is_trained_once_per_sample(small):
     assert "known: training the published diffusion model" in output
 
 
+def test_joint_training_waits_for_no_other_inr(small):
+    """One is fitted, too, as a method to compare with; a target without it needs none."""
+    settings = ("--config", "methods=[spectral,inr,microdiffusion]", "final=microdiffusion")
+    joint = (*settings, "tiling={shards: 2}", "microdiffusion={inr_training: joint}")
+    counts, _ = plan(small, *joint)
+    assert counts["train_microdiffusion"] == 2 and counts["sample_microdiffusion"] == 4
+    assert counts["fit_inr"] == 4
+    counts, _ = plan(small, "results/known/units/microdiffusion-1.zip", *joint)
+    assert counts["reconstruct_baseline"] == 2 and counts["train_microdiffusion"] == 1
+    assert "fit_inr" not in counts
+
+
 def test_samples_of_other_geometry_get_a_prior_of_their_own(tmp_path):
     facility = TinyFacility(tmp_path)
     facility.add_test("coarse", step_um=6.0)

@@ -183,11 +183,23 @@ def units_of(method):
     return [path.replace("{shard}", str(shard)) for shard in SHARDS]
 
 
-def inr_units_of(wildcards):
-    """The INR of all work units of a sample."""
+def all_units_of(method, wildcards):
+    """What a method made of all work units of a sample, or of the part that is left of it."""
     shards = range(tiling_of(wildcards)["shards"])
     place = {"sample": wildcards.sample, "part": wildcards.part}
-    return [units_path("inr").format(**place, shard=shard) for shard in shards]
+    return [units_path(method).format(**place, shard=shard) for shard in shards]
+
+
+# The INR that is fitted while the published model is trained: of all shards.
+JOINT_INR = units_path("joint_inr").replace("{shard}", "0")
+IS_JOINT = CONFIG.microdiffusion.inr_training == "joint"
+
+
+def training_inputs(wildcards):
+    """What the published model is trained on: a fitted INR, or what one is fitted from."""
+    if IS_JOINT:
+        return {"spectral": all_units_of("spectral", wildcards)}
+    return {"inr": all_units_of("inr", wildcards)}
 
 
 def microdiffusion_settings(without=frozenset()):

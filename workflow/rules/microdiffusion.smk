@@ -1,9 +1,10 @@
 # All shards of a sample share one network.
 rule train_microdiffusion:
     input:
+        unpack(training_inputs),
         projections=PROJECTIONS,
-        inr=inr_units_of,
     output:
+        **({"joint_inr": JOINT_INR} if IS_JOINT else {}),
         network=f"{RESULTS}/{{sample}}{{part}}/microdiffusion.safetensors",
     log:
         f"{RESULTS}/{{sample}}{{part}}/logs/train_microdiffusion.log",
@@ -19,6 +20,7 @@ rule train_microdiffusion:
     params:
         # What only sampling depends on trains nothing again.
         settings=microdiffusion_settings({"guidance", "sampling_steps", "eta"}),
+        inr=CONFIG.inr.model_dump() if IS_JOINT else {},
         tiling=tiling_of,
         seed=CONFIG.seed,
     message:
@@ -30,7 +32,7 @@ rule train_microdiffusion:
 rule sample_microdiffusion:
     input:
         projections=PROJECTIONS,
-        inr=rules.fit_inr.output.units,
+        inr=JOINT_INR if IS_JOINT else rules.fit_inr.output.units,
         network=rules.train_microdiffusion.output.network,
     output:
         units=units_path("microdiffusion"),

@@ -17,6 +17,13 @@ class Microdiffusion(Section):
         description="Weight of the INR in what the network is trained to denoise, and in the state "
         "before every sampling step. 0 is diffusion without INR.",
     )
+    inr_training: Literal["pretrained", "joint"] = Field(
+        "pretrained",
+        description="`pretrained` takes the INR as it was fitted before, as published. `joint` "
+        "fits one anew for every work unit (at most 32 per sample) while the network is trained: "
+        "each of the `steps` below is also a step of the INR, which learns from the projections "
+        "and from the loss of the network, and the INR that comes out guides the sampling.",
+    )
     neighbour_average: bool = Field(
         True,
         description="Smooth the INR along z over neighbouring slices, as published, unless "

@@ -107,6 +107,7 @@ def sample_slices(
     record = {
         "evaluations": len(levels) * (2 if guided else 1),
         "inr_weight": settings.inr_weight,
+        "inr_training": settings.inr_training,
         "guidance": settings.guidance if guided else 0.0,
         "neighbour_average": settings.neighbour_average,
         "image_embedding": settings.use_image_embedding,

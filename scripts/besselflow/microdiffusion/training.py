@@ -3,7 +3,8 @@ r"""Train the network on the projections of one sample: no slice is known, so no
 What is noised is :math:`x_0 = (1 - w) y_p + w (A v)_p`: a projection, and what the INR would have
 shown there. The loss is the mean squared error of the estimated noise (Ho et al., Denoising
 diffusion probabilistic models, NeurIPS 2020, eq. 14). The condition is the projection itself, which
-is the nearest that was acquired, and the depths that it collects light from.
+is the nearest that was acquired, and the depths that it collects light from. The INR was fitted
+before, as published, or is fitted in the same steps (`besselflow.microdiffusion.joint`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 
 from besselflow.config import Microdiffusion
 from besselflow.fingerprint import fingerprint
+from besselflow.microdiffusion.joint import JointFits
 from besselflow.microdiffusion.network import ConditionalUnet
 from besselflow.microdiffusion.schedule import Schedule
 from besselflow.optimisation import Plan, optimise
@@ -40,13 +42,13 @@ class TrainingImages:
     Attributes
     ----------
     projections, guides : numpy.ndarray, shape (n, Y, X)
-        Acquired projections, and the same projections of the INR.
+        Acquired projections, and the same projections of the INR; None where it is fitted jointly.
     weights : numpy.ndarray, shape (n, Z)
         Share of each slice in the light of each projection; sums are 1.
     """
 
     projections: np.ndarray
-    guides: np.ndarray
+    guides: np.ndarray | None
     weights: np.ndarray
 
 
@@ -59,7 +61,8 @@ class TrainedNetwork:
     network : ConditionalUnet
         In evaluation mode.
     info : dict
-        Curve of the loss, steps, duration, number of projections and weights.
+        Curve of the loss, steps, duration, number of projections and weights; and the curve of each
+        INR that was fitted jointly.
     """
 
     network: ConditionalUnet
@@ -87,6 +90,7 @@ def train_network(
     seed: int,
     checkpoint: Path,
     device: torch.device,
+    joint: JointFits | None = None,
 ) -> TrainedNetwork:
     """Train the network of one sample.
 
@@ -102,6 +106,8 @@ def train_network(
         File to resume from, and to write to now and then.
     device : torch.device
         Where to compute.
+    joint : JointFits or None
+        INRs that are fitted in the same steps.
 
     Raises
     ------
@@ -116,13 +122,17 @@ def train_network(
     schedule = Schedule.of(settings)
     tensor = lambda array: torch.as_tensor(array, dtype=torch.float32, device=device)  # noqa: E731
 
+    def guides_of(chosen: np.ndarray) -> torch.Tensor:
+        return tensor(images.guides[chosen]) if joint is None else joint.project(chosen)
+
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((seed, step))
         chosen = rng.integers(len(images.projections), size=settings.batch)
         levels = rng.integers(settings.timesteps, size=settings.batch)
-        projections = tensor(images.projections[chosen])
-        clean = interpolate_states(projections, tensor(images.guides[chosen]), settings.inr_weight)
-        noise = tensor(rng.standard_normal(clean.shape, dtype=np.float32))
+        clean = projections = tensor(images.projections[chosen])
+        if settings.inr_weight > 0:
+            clean = interpolate_states(projections, guides_of(chosen), settings.inr_weight)
+        noise = tensor(rng.standard_normal(tuple(clean.shape), dtype=np.float32))
         kept = tensor(kept_conditions(settings.batch, settings.condition_dropout, rng))
         positions = network.embed_positions(tensor(images.weights[chosen]))
         condition = torch.cat([network.embed_images(projections), positions], dim=1)
@@ -139,24 +149,37 @@ def train_network(
         images.projections,
         images.guides,
         images.weights,
+        *(() if joint is None else joint.identity),
     )
+    rates = ["microdiffusion.learning_rate", *(["inr.learning_rate"] if joint else [])]
     plan = Plan(
         settings.steps,
         _WARM_UP_STEPS,
-        "microdiffusion.learning_rate",
+        " or ".join(rates),
         checkpoint,
         identity,
         settings.checkpoint_seconds,
     )
     network.train()
-    curve, seconds = optimise(loss_of_step, network, [optimiser], plan, "training", "loss")
+    curve, seconds = optimise(
+        loss_of_step,
+        network,
+        [optimiser],
+        plan,
+        "training",
+        "loss",
+        companions=() if joint is None else joint.learners(),
+    )
     info = {
         "projections": len(images.projections),
         "steps": settings.steps,
-        "curve": curve,
+        "curve": [point[:2] for point in curve],
         "seconds": seconds,
         "parameters": sum(weight.numel() for weight in network.parameters()),
     }
+    if joint is not None:
+        numbers = range(2, 2 + len(joint.fits))
+        info["inr_curves"] = [[[point[0], point[n]] for point in curve] for n in numbers]
     return TrainedNetwork(network.eval(), info)
 
 

@@ -237,8 +237,15 @@ def _describe_microdiffusion(records: list[dict[str, Any]]) -> str:
     if not weight:
         return text + "; the representation did not take part in it."
     smooth = any(record.get("neighbour_average") for record in records)
+    jointly = any(record.get("inr_training") == "joint" for record in records)
     return (
         f"{text}; before every step, its state was interpolated linearly with the slice of the "
         f"representation{', averaged with its neighbours,' if smooth else ''} at a weight of "
         f"{weight:g} for the latter."
+        + (
+            " That representation was not the one above, but was fitted anew in the steps that "
+            "trained the model, to the projections and to the loss of the model."
+            if jointly
+            else ""
+        )
     )
