@@ -1,7 +1,8 @@
 """Train the published diffusion model on one sample's own projections.
 
 The network learns to denoise projections that are mixed with those of the INR, and is told which
-projection is near and which depths it sees. All time points and channels of a sample share it.
+projection is near and which depths it sees. All time points and channels of a sample share it. The
+INR was fitted before, or is fitted anew in the same steps.
 """
 
 from collections.abc import Sequence
@@ -94,6 +95,7 @@ def main(
     if joint is None:
         images = load_images(measured, inr_units, settings, tiling)
     else:
+        measured.check_halo(units, tiling.halo)
         problems = load_problems(measured, joint.spectral_units, units)
         seeds = [seed + unit.index for unit in units]
         fits = prepare_joint(problems, settings, joint.inr, seeds, device)

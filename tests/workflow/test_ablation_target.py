@@ -12,6 +12,11 @@ GRID = {
     "shared": {"validation": {"hold_out": 0}},
     "configurations": {
         "published": {"methods": ["spectral", "inr", "microdiffusion"], "final": "microdiffusion"},
+        "joint": {
+            "methods": ["spectral", "inr", "microdiffusion"],
+            "final": "microdiffusion",
+            "microdiffusion": {"inr_training": "joint"},
+        },
         "lines": {"methods": ["interpolation"], "final": "interpolation"},
     },
 }
@@ -45,7 +50,7 @@ def test_configurations_are_run_and_compared(facility):
     write_grid(facility, GRID)
     dry = facility.run("ablation", "--dry-run")
     scanned = {"preprocess": 1, "convert_ground_truth": 1, "scan_points": 1}
-    counts = {"ablation": 1, "run_configuration": 2, "total": 6}
+    counts = {"ablation": 1, "run_configuration": 3, "total": 7}
     assert job_counts(dry.stdout) == counts | scanned
     first = facility.run("ablation")
     assert first.returncode == 0, first.stdout
@@ -53,8 +58,10 @@ def test_configurations_are_run_and_compared(facility):
     table = pd.read_csv(folder / "table.csv")
     # The acquisition was simulated, so that it is known what a point scan would have given.
     scans = ["point-scan", "point-scan-denoised", "thin-slices"]
-    assert table["configuration"].tolist() == ["published", "lines", *scans]
-    assert table["method"].tolist() == ["microdiffusion", "interpolation", *scans]
+    assert table["configuration"].tolist() == ["published", "joint", "lines", *scans]
+    methods = ["microdiffusion", "microdiffusion", "interpolation"]
+    assert table["method"].tolist() == [*methods, *scans]
+    assert table["psnr"][0] != table["psnr"][1]
     assert set(table["step_um"]) == {6.0} and set(table["samples"]) == {1}
     assert table[["psnr", "psnr_3d", "ssim", "dice"]].notna().all(axis=None)
     assert (folder / "quality.png").stat().st_size > 1000
@@ -64,6 +71,11 @@ def test_configurations_are_run_and_compared(facility):
     assert "Training of the published model" in page
     network = folder / "published" / "known" / "microdiffusion.safetensors"
     assert network.exists()
+    joint = folder / "joint" / "known"
+    assert (joint / "units" / "joint_inr-0.zip").exists()
+    assert "was fitted anew in the steps that trained the model" in (
+        joint / "report.html"
+    ).read_text(encoding="utf-8")
     # The results of the run itself were not asked for.
     assert not (facility.results / "known" / "volume.ome.zarr").exists()
     assert not (facility.results / "report.html").exists()
@@ -77,5 +89,5 @@ def test_configurations_are_run_and_compared(facility):
     assert third.returncode == 0, third.stdout
     assert "running the configuration again" in third.stdout
     assert "running the configuration lines" not in third.stdout
-    assert len(pd.read_csv(folder / "table.csv")) == 6
+    assert len(pd.read_csv(folder / "table.csv")) == 7
     assert network.stat().st_mtime_ns == before
