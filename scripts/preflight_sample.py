@@ -6,6 +6,7 @@ from pathlib import Path
 
 from besselflow.acquisition import Frames
 from besselflow.config import Config, load_config
+from besselflow.corrections import Stated
 from besselflow.job import logger, run_script
 from besselflow.preflight import (
     Examination,
@@ -22,8 +23,8 @@ def main(
     ground_truth: Path | None,
     beam_profile: str,
     voxel_size_um: tuple[float | None, float, float],
-    offset: float | None,
-    gain: float | None,
+    offset: Stated,
+    gain: Stated,
     sample: str,
     config: Config,
     record: Path,

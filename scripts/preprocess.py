@@ -15,7 +15,7 @@ import numpy as np
 from besselflow.acquisition import Acquisition, Frames, open_acquisition
 from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.config import Config, Corrections, load_config
-from besselflow.corrections import intensity_scale
+from besselflow.corrections import Stated, intensity_scale, resolve_detector
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
 from besselflow.errors import InputError
@@ -36,8 +36,8 @@ def main(
     ground_truth: Path | None,
     beam_profile: str,
     voxel_size_um: tuple[float | None, float, float],
-    offset: float | None,
-    gain: float | None,
+    offset: Stated,
+    gain: Stated,
     sample: str,
     projections_path: Path,
     lateral_psf: str | None = None,
@@ -61,7 +61,7 @@ def main(
         Model or CSV path.
     voxel_size_um : tuple of float
         (z, y, x); where z is None, the slices have a default distance.
-    offset, gain : float or None
+    offset, gain : float, ``auto`` or None
         Detector offset in counts, and counts per photon.
     sample : str
         Name of the sample.
@@ -120,7 +120,8 @@ def main(
     counts = stack.data[:, :, order]
     require_finite(counts)
     corrections = corrections or Corrections()
-    corrected = correct_pixels(counts, offset, gain, corrections)
+    detector = resolve_detector(counts, offset, gain, acquisition)
+    corrected = correct_pixels(counts, detector.offset, detector.gain, corrections)
     intensity = corrected.intensity
     unit = "photons" if gain else "counts"
     if ground_truth is not None:
@@ -132,7 +133,7 @@ def main(
         "sample": sample,
         "spacing_by_default": by_default,
         "acquisition": stack.provenance(),
-        "corrections": corrected.record,
+        "corrections": detector.record | corrected.record,
     }
     kernel = None
     if lateral_psf is not None:

@@ -11,7 +11,15 @@ from besselflow.store import open_projections, remove, write_projections
 from report_samples import write_sample
 
 PAIR = np.random.default_rng(0).random((2, 40, 60)).astype(np.float32)
+LINE = {"offset": 97.4, "gain": 9.94, "offset_error": 0.52, "gain_error": 0.13}
+LINE |= {"means": [100.0, 500.0, 900.0], "variances": [30.0, 4010.0, 7980.0]}
 FOUND = {
+    "photon_transfer": {
+        "applied": True,
+        "offset": [97.4],
+        "offset_given": False,
+        "lines": [LINE],
+    },
     "saturation": {"applied": True, "level": 4095.0, "share": 0.00123},
     "hot_pixels": {"applied": False, "pixels": 0, "share": 0.0},
     "scan_phase": {"applied": True, "given": False, "pixels": 0.712, "error": 0.004},
@@ -58,7 +66,9 @@ def test_the_page_shows_them(inputs, tmp_path):
     write_sample_report(tmp_path / "r.html", changed)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     section = page[page.index('id="corrections"') :].split("</section>")[0]
-    assert "Drift: 0.84 pixels (known to 0.11)" in section and section.count("<img") == 4
+    assert "Offset and gain: 9.94 ± 0.1 counts per photon" in section
+    assert "an offset of 97.4 ± 0.5 counts" in section
+    assert "Drift: 0.84 pixels (known to 0.11)" in section and section.count("<img") == 5
     assert "Not applied" in section and "can&#39;t tell" in section
 
 

@@ -261,6 +261,34 @@ def test_distance_of_the_slices_may_be_left_open(folder):
     assert sample.voxel_size_um == (None, 0.5, 0.4)
 
 
+def test_offset_and_gain_may_be_left_to_the_data(folder):
+    (sample,) = read_sheet(write(folder, TEST | {"offset": "auto", "gain": "AUTO"})).samples
+    assert (sample.offset, sample.gain) == ("auto", "auto")
+    (sample,) = read_sheet(write(folder, TEST | {"offset": "90", "gain": "auto"})).samples
+    assert (sample.offset, sample.gain) == (90, "auto")
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "message"),
+    [
+        (TEST | {"offset": "auto", "gain": "10"}, "offset", "only along with the gain"),
+        (TEST | {"offset": "auto", "gain": ""}, "offset", "only along with the gain"),
+        (TEST | {"offset": "", "gain": "auto"}, "gain", "the offset is empty"),
+        (TRAIN | {"offset": "90", "gain": "auto"}, "gain", "for training"),
+        (
+            TEST
+            | {"ground_truth": "a_truth.tif", "offset": "90", "gain": "auto", "simulated": "yes"},
+            "simulated",
+            "gain is missing",
+        ),
+    ],
+)
+def test_what_the_data_can_not_tell_is_refused(folder, row, column, message):
+    refused = read_sheet(write(folder, row, TEST | {"sample": "b"}))
+    (problem,) = refused.problems
+    assert problem.column == column and message in problem.message
+
+
 def test_negative_offset_is_fine(folder):
     assert read_sheet(write(folder, TEST | {"offset": "-3.5"})).samples[0].offset == -3.5
 

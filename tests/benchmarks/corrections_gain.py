@@ -22,7 +22,7 @@ from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.baselines.spectral_masked import fill_masked
 from besselflow.beam import box_profile
 from besselflow.config import Corrections
-from besselflow.corrections import counts_to_intensity
+from besselflow.corrections import counts_to_intensity, resolve_detector
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
 from besselflow.phantoms import PHANTOMS, draw_phantom
@@ -54,16 +54,21 @@ class Case:
         Of the detector.
     settings : Corrections
         Corrections to use; the defaults, but for what has to be given.
+    estimated : bool
+        Whether offset and gain are estimated; what is reconstructed is put on the scale of the
+        true ones then, since a sheet without them has no other.
     """
 
     name: str
     disturbance: Disturbance
     bit_depth: int = 16
     settings: Corrections = field(default_factory=Corrections)
+    estimated: bool = False
 
 
 CASES = (
     Case("nothing", Disturbance()),
+    Case("offset and gain unknown", Disturbance(), estimated=True),
     Case("hot pixels, 0.3 %", Disturbance(hot_pixels=0.003)),
     Case("11 bits instead of 16", Disturbance(), bit_depth=11),
     Case("scan phase, 0.7 pixels", Disturbance(scan_phase=0.7)),
@@ -98,9 +103,13 @@ def acquire(volume: np.ndarray, step_um: float, case: Case) -> SimulatedAcquisit
     )
 
 
-def as_projections(acquisition: SimulatedAcquisition, settings: Corrections | None) -> Projections:
+def as_projections(
+    acquisition: SimulatedAcquisition, settings: Corrections | None, estimated: bool = False
+) -> Projections:
     """Convert counts to photons, with corrections or without any."""
-    counts, detector = da.from_array(acquisition.counts[None, None]), Detector()
+    counts = da.from_array(acquisition.counts[None, None])
+    stated = ("auto", "auto") if estimated else (Detector().offset, Detector().gain)
+    detector = resolve_detector(counts, *stated, "simulated")
     count = len(acquisition.positions_um)
     raw = Projections(
         data=counts_to_intensity(counts, detector.offset, detector.gain),
@@ -118,7 +127,7 @@ def as_projections(acquisition: SimulatedAcquisition, settings: Corrections | No
         data=pixels.intensity,
         masked=pixels.masked,
         pictures=pixels.pictures,
-        attributes={"corrections": pixels.record},
+        attributes={"corrections": detector.record | pixels.record},
     )
     return correct_whole(corrected, np.arange(count), settings)
 
@@ -152,8 +161,10 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
     """Return the scores of a case."""
     acquisition = acquire(volume, step_um, case)
     positions = acquisition.positions_um
-    corrected = as_projections(acquisition, case.settings)
+    corrected = as_projections(acquisition, case.settings, case.estimated)
     volume_found, found = reconstruct(corrected), corrected.attributes["corrections"]
+    if case.estimated:
+        volume_found = on_true_scale(volume_found, found["photon_transfer"]["lines"][0])
     scores = {
         "uncorrected": psnr(reconstruct(as_projections(acquisition, None)), volume, positions),
         "corrected": psnr(volume_found, volume, positions),
@@ -167,9 +178,21 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
     return scores
 
 
+def on_true_scale(found: np.ndarray, line: dict) -> np.ndarray:
+    """Turn photons by the estimated offset and gain into those by the true ones."""
+    return (found * line["gain"] + line["offset"] - Detector().offset) / Detector().gain
+
+
 def describe(found: dict, acquisition: SimulatedAcquisition) -> str:
     """Say what was found, and how far it is from the truth."""
     truth, words = acquisition.truth, []
+    if "photon_transfer" in found:
+        line = found["photon_transfer"]["lines"][0]
+        words.append(
+            f"gain {line['gain']:.2f} +- {line['gain_error']:.2f} of {Detector().gain:g}, "
+            f"offset {line['offset']:.1f} +- {line['offset_error']:.1f} of "
+            f"{Detector().offset - Detector().read_noise ** 2 / Detector().gain:g}"
+        )
     if found["hot_pixels"]["applied"]:
         words.append(f"{found['hot_pixels']['pixels']} of {truth['hot_pixels'].sum()} hot pixels")
     if found["saturation"]["applied"]:
@@ -192,6 +215,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=float, nargs="+", default=[3.0, 6.0], help="in um")
+    parser.add_argument("--cases", nargs="*", help="names of disturbances; all by default")
     parser.add_argument("--volumes", nargs="*", help="names; all by default")
     chosen = parser.parse_args()
     columns = ["volume", "step (um)", "disturbance", "uncorrected", "corrected", "undisturbed"]
@@ -204,6 +228,8 @@ def main() -> None:
             plain = acquire(volume, step, CASES[0])
             undisturbed = psnr(reconstruct(as_projections(plain, None)), volume, plain.positions_um)
             for case in CASES:
+                if chosen.cases and case.name not in chosen.cases:
+                    continue
                 scores = measure(volume, step, case, undisturbed)
                 cells = [name, f"{step:g}", case.name]
                 for key in ("uncorrected", "corrected", "undisturbed", "bent"):

@@ -127,6 +127,15 @@ def preprocess_inputs(wildcards):
     return inputs
 
 
+def truth_inputs(wildcards):
+    """The stack and, where the detector was estimated, the projections that say what was found."""
+    sample = sample_of(wildcards)
+    inputs = {"ground_truth": str(sample.ground_truth)}
+    if sample.gain == "auto":
+        inputs["projections"] = f"{RESULTS}/{sample.name}/projections.zarr"
+    return inputs
+
+
 def beam_settings(wildcards):
     """Mention the halo only where it matters, so that a change of it repeats nothing else."""
     sample = sample_of(wildcards)

@@ -28,7 +28,7 @@ rule preprocess:
 
 rule convert_ground_truth:
     input:
-        ground_truth=lambda wildcards: str(sample_of(wildcards).ground_truth),
+        unpack(truth_inputs),
     output:
         truth=f"{RESULTS}/{{sample}}/ground_truth.ozx",
     log:

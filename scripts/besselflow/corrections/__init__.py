@@ -1,11 +1,24 @@
 """From raw counts to what the operator describes: one module per correction.
 
-Pixels first: saturated and hot ones are masked, odd lines shifted back, counts become photons
+Offset and gain first, where they are to be estimated (`besselflow.corrections.photon_transfer`).
+Then pixels: saturated and hot ones are masked, odd lines shifted back, counts become photons
 (`besselflow.corrections.pixels`). Then whole projections, given what the others show: lateral drift
 and brightness (`besselflow.corrections.whole`). Every parameter is estimated from the data unless
 the configuration gives it, and is applied only where the data leave no doubt that it is needed.
 """
 
-from besselflow.corrections.detector import counts_to_intensity, intensity_scale
+from besselflow.corrections.detector import (
+    Stated,
+    counts_to_intensity,
+    estimated_detector,
+    intensity_scale,
+    resolve_detector,
+)
 
-__all__ = ["counts_to_intensity", "intensity_scale"]
+__all__ = [
+    "Stated",
+    "counts_to_intensity",
+    "estimated_detector",
+    "intensity_scale",
+    "resolve_detector",
+]

@@ -51,7 +51,10 @@ class CorrectedPixels:
 
 
 def correct_pixels(
-    counts: da.Array, offset: float | None, gain: float | None, settings: Corrections
+    counts: da.Array,
+    offset: float | np.ndarray | None,
+    gain: float | np.ndarray | None,
+    settings: Corrections,
 ) -> CorrectedPixels:
     """Mask what is no measurement, shift odd lines back, and convert counts to photons.
 
@@ -59,7 +62,7 @@ def correct_pixels(
     ----------
     counts : dask.array.Array, shape (T, C, P, Y, X)
         Raw counts, finite.
-    offset, gain : float or None
+    offset, gain : float, numpy.ndarray of shape (C, 1, 1, 1), or None
         Counts of an unlit pixel, and counts per photon.
     settings : Corrections
         What to correct.

@@ -11,7 +11,7 @@ import numpy as np
 from besselflow.acquisition import Frames, open_acquisition
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.config import Preflight
-from besselflow.corrections import counts_to_intensity
+from besselflow.corrections import Stated, counts_to_intensity, resolve_detector
 from besselflow.errors import InputError
 from besselflow.projection import AxialGrid
 from besselflow.slice_spacing import with_spacing
@@ -33,16 +33,16 @@ class Subsample:
         The acquisition, opened lazily; projections in the order of their positions.
     counts : numpy.ndarray, shape (C, N, P, y, x)
         Raw counts of N crops, in the type of the file.
-    offset, gain : float or None
-        Of the detector, as the sheet states them.
+    offset, gain : float, numpy.ndarray of shape (C, 1, 1, 1, 1), or None
+        Of the detector, as the sheet states them or as estimated from all that was acquired.
     time_point : int
         Which one was read.
     """
 
     measured: Projections
     counts: np.ndarray
-    offset: float | None
-    gain: float | None
+    offset: float | np.ndarray | None
+    gain: float | np.ndarray | None
     time_point: int
 
     @property
@@ -64,8 +64,8 @@ def read_subsample(
     ground_truth: Path | str | None,
     beam_profile: str,
     voxel_size_um: tuple[float | None, float, float],
-    offset: float | None,
-    gain: float | None,
+    offset: Stated,
+    gain: Stated,
     lateral_psf: str | None = None,
     halo: int = 24,
     frames: Frames = "average",
@@ -120,6 +120,10 @@ def read_subsample(
             f"{acquisition} holds pixels that are not finite numbers; "
             "export it again as integers, or replace them"
         )
+    detector = resolve_detector(measured.data, offset, gain, acquisition)
+    if detector.record:
+        # Crops have one more axis than projections.
+        offset, gain = detector.offset[..., None], detector.gain[..., None]
     return Subsample(measured, counts, offset, gain, time_point)
 
 

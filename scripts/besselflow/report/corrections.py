@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from besselflow.report.page import image_uri, to_grey
+from besselflow.report.figures import draw_photon_transfer
+from besselflow.report.page import ThemedImage, image_uri, themed_figure, to_grey
 from besselflow.store import Projections
 
 _PICTURE_EDGE = 240
@@ -30,6 +32,8 @@ class CorrectionView:
         Pictures as data URIs; None where nothing was changed.
     caption : str
         What the pictures show.
+    plot : ThemedImage or None
+        What the estimate was read off, where that is no picture.
     """
 
     title: str
@@ -38,6 +42,7 @@ class CorrectionView:
     before: str | None = None
     after: str | None = None
     caption: str = ""
+    plot: ThemedImage | None = None
 
 
 def describe_corrections(measured: Projections) -> list[CorrectionView]:
@@ -58,7 +63,10 @@ def describe_corrections(measured: Projections) -> list[CorrectionView]:
         if found["applied"]:
             number, sentence = describe(found)
             pictures = _pictures(measured.pictures.get(name))
-            views.append(CorrectionView(title, number, sentence, *pictures, caption))
+            plot = None
+            if name == "photon_transfer":
+                plot = themed_figure(partial(draw_photon_transfer, found["lines"]))
+            views.append(CorrectionView(title, number, sentence, *pictures, caption, plot))
         else:
             views.append(CorrectionView(title, "not applied", _why_not(name, found)))
     return sorted(views, key=lambda view: view.number == "not applied")
@@ -79,6 +87,21 @@ def _pictures(pair: np.ndarray | None) -> tuple[str | None, str | None]:
     grey = (Image.fromarray(to_grey(image, window)) for image in pair)
     uris = [image_uri(np.asarray(g.resize(size, Image.Resampling.NEAREST))) for g in grey]
     return uris[0], uris[1]
+
+
+def _photon_transfer(found: Mapping[str, Any]) -> tuple[str, str]:
+    gains = [f"{line['gain']:.3g} ± {line['gain_error']:.1g}" for line in found["lines"]]
+    if found["offset_given"]:
+        offset = f"the given offset of {found['offset'][0]:g} counts"
+    else:
+        errors = [line["offset_error"] for line in found["lines"]]
+        pairs = zip(found["offset"], errors, strict=True)
+        offset = "an offset of " + ", ".join(f"{o:.4g} ± {e:.1g}" for o, e in pairs) + " counts"
+    return (
+        f"{', '.join(gains)} counts per photon",
+        "The variance of the counts grows with their mean by the gain of the detector. Counts "
+        f"became photons with it and with {offset}.",
+    )
 
 
 def _saturation(found: Mapping[str, Any]) -> tuple[str, str]:
@@ -142,6 +165,12 @@ def _drift(found: Mapping[str, Any]) -> tuple[str, str]:
 _SECTION = "A line of the image (across) in all projections (downwards)."
 _DETAIL = "A detail of one projection."
 _KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]], str]] = {
+    "photon_transfer": (
+        "Offset and gain",
+        _photon_transfer,
+        "The variance of the counts (dots) at each mean, found where a filter that takes structure "
+        "away leaves noise, and the line that offset and gain are read off.",
+    ),
     "saturation": ("Saturated pixels", _saturation, _DETAIL),
     "hot_pixels": ("Hot pixels", _hot_pixels, _DETAIL),
     "scan_phase": ("Scan phase", _scan_phase, _DETAIL),

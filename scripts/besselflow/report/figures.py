@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,33 @@ def draw_signal_along_depth(
     axes.set_ylabel("signal to noise")
     axes.set_ylim(0, 1.1 * max(1e-3, *(values.max() for values in curves.values())))
     if len(curves) > 1:
+        legend_beside(axes, theme)
+    return figure
+
+
+def draw_photon_transfer(lines: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
+    """Draw the variance of the counts over their mean, and the fitted line of every channel.
+
+    Parameters
+    ----------
+    lines : sequence of dict
+        Of each channel, as in the record of the projection store: ``offset``, ``gain``, ``means``
+        and ``variances``.
+    theme : Theme
+        Colours.
+    """
+    figure, axes = _axes(theme, (7.2, 3.0))
+    colours = cycle(theme.methods[name] for name in ("spectral", "diffusion", "variational", "inr"))
+    for channel, (line, colour) in enumerate(zip(lines, colours, strict=False)):
+        means = np.array(line["means"])
+        ends = np.array([line["offset"], means.max()])
+        label = f"channel {channel + 1}"
+        axes.plot(means, line["variances"], "o", markersize=4, color=colour, label=label)
+        axes.plot(ends, line["gain"] * (ends - line["offset"]), color=colour)
+    axes.set_xlabel("mean (counts)")
+    axes.set_ylabel("variance (counts²)")
+    axes.set_ylim(bottom=0)
+    if len(lines) > 1:
         legend_beside(axes, theme)
     return figure
 

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from besselflow.acquisition import Frames
 from besselflow.beam.spec import split_tiff
@@ -112,10 +113,14 @@ def read_voxel_size(row: Row, column: str) -> float | None:
     return value
 
 
-def read_detector(row: Row, column: str) -> float | None:
+def read_detector(row: Row, column: str) -> float | Literal["auto"] | None:
     """Return the offset or the gain; None where the cell is empty or, after a report, wrong."""
-    if not row.cells.get(column):
+    cell = row.cells.get(column)
+    if not cell:
         return None
+    if cell.lower() == "auto":
+        _check_estimable(row, column)
+        return "auto"
     value = read_number(row, column, "counts" if column == "offset" else "counts per photon")
     if column == "gain" and value is not None and value <= 0:
         row.report(
@@ -124,6 +129,29 @@ def read_detector(row: Row, column: str) -> float | None:
             "write the counts per photon, or leave the cell empty if it is unknown",
         )
     return value
+
+
+def _check_estimable(row: Row, column: str) -> None:
+    """Report an offset or gain that the data can't tell, from what else the row says."""
+    offset, gain = (row.cells.get(name, "").lower() for name in ("offset", "gain"))
+    if row.cells["role"] == "train":
+        row.report(
+            column,
+            "only projections tell offset and gain, and this sample is for training",
+            "write a number, or leave the cell empty",
+        )
+    elif column == "offset" and gain != "auto":
+        row.report(
+            column,
+            "the offset is estimated only along with the gain",
+            "write auto as gain too, or a number as offset",
+        )
+    elif column == "gain" and not offset:
+        row.report(
+            column,
+            "the gain is to be estimated, but the offset is empty",
+            "write auto or the counts of an unlit pixel as offset",
+        )
 
 
 def _resolve(row: Row, cell: str) -> Path:
@@ -210,7 +238,7 @@ def read_simulated(row: Row) -> bool:
             "a simulated acquisition without the volume that it was computed from",
             "write the path of that volume as ground_truth, or leave this cell empty",
         )
-    elif not row.cells.get("gain"):
+    elif row.cells.get("gain", "").lower() in ("", "auto"):
         row.report(
             "simulated",
             "the gain is missing, and with it the number of photons",

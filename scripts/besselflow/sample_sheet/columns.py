@@ -109,14 +109,19 @@ COLUMNS = (
         "offset",
         False,
         "counts",
-        "Counts of an unlit pixel. Empty counts as 0.",
+        "Counts of an unlit pixel. Empty counts as 0. `auto` (along with the gain): where the "
+        "variance of the projections vanishes, which read noise of variance s² moves down by "
+        "s²/gain, so that photons and their variance agree.",
         "100",
     ),
     Column(
         "gain",
         False,
         "counts per photon",
-        "Counts that one detected photon adds. Empty: the results stay in counts.",
+        "Counts that one detected photon adds. Empty: the results stay in counts. `auto`: the "
+        "slope of the variance over the brightness of the projections, one for each channel; the "
+        "sample fails where it isn't known to 10 %, or where structure is as fine as the pixels. "
+        "The ground truth is converted alike.",
         "10",
     ),
     Column(

@@ -61,9 +61,9 @@ class Sample:
         for a default, where there is no ground truth.
     role : str
         ``test`` or ``train``.
-    offset : float or None
-        Counts of an unlit pixel.
-    gain : float or None
+    offset : float, ``auto`` or None
+        Counts of an unlit pixel; ``auto`` where the data are to tell.
+    gain : float, ``auto`` or None
         Counts per photon.
     lateral_psf : str or None
         ``beam``, a model such as ``gaussian:0.6um``, or the absolute path of a TIFF as in
@@ -90,8 +90,8 @@ class Sample:
     voxel_size_um: tuple[float | None, float | None, float | None]
     ground_truth: Path | None
     role: Literal["test", "train"]
-    offset: float | None = None
-    gain: float | None = None
+    offset: float | Literal["auto"] | None = None
+    gain: float | Literal["auto"] | None = None
     lateral_psf: str | None = None
     simulated: bool = False
     frames: Frames = "average"
