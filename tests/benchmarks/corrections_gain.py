@@ -9,6 +9,7 @@ truth that is bent as the remaining displacements say: what is smooth in depth c
 """
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,12 +55,15 @@ class Case:
         Of the detector.
     settings : Corrections
         Corrections to use; the defaults, but for what has to be given.
+    flat_given : bool
+        Whether the true flat field is given.
     """
 
     name: str
     disturbance: Disturbance
     bit_depth: int = 16
     settings: Corrections = field(default_factory=Corrections)
+    flat_given: bool = False
 
 
 CASES = (
@@ -67,6 +71,7 @@ CASES = (
     Case("hot pixels, 0.3 %", Disturbance(hot_pixels=0.003)),
     Case("11 bits instead of 16", Disturbance(), bit_depth=11),
     Case("scan phase, 0.7 pixels", Disturbance(scan_phase=0.7)),
+    Case("flat field, 40 % less light in a corner", Disturbance(vignetting=0.4), flat_given=True),
     Case("laser, 10 %", Disturbance(laser=0.1)),
     Case("bleaching, 40 %", Disturbance(bleaching=0.4)),
     Case("bleaching, 40 %, given", Disturbance(bleaching=0.4), settings=Corrections(bleaching=0.4)),
@@ -152,7 +157,13 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
     """Return the scores of a case."""
     acquisition = acquire(volume, step_um, case)
     positions = acquisition.positions_um
-    corrected = as_projections(acquisition, case.settings)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "flat.tif")
+        tifffile.imwrite(path, acquisition.truth["flat_field"].astype(np.float32))
+        settings = case.settings
+        if case.flat_given:
+            settings = settings.model_copy(update={"flat_field": str(path)})
+        corrected = as_projections(acquisition, settings)
     volume_found, found = reconstruct(corrected), corrected.attributes["corrections"]
     scores = {
         "uncorrected": psnr(reconstruct(as_projections(acquisition, None)), volume, positions),
@@ -193,7 +204,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=float, nargs="+", default=[3.0, 6.0], help="in um")
     parser.add_argument("--volumes", nargs="*", help="names; all by default")
+    parser.add_argument("--disturbances", nargs="*", help="parts of their names; all by default")
     chosen = parser.parse_args()
+    cases = [
+        case
+        for case in CASES
+        if not chosen.disturbances or any(part in case.name for part in chosen.disturbances)
+    ]
     columns = ["volume", "step (um)", "disturbance", "uncorrected", "corrected", "undisturbed"]
     columns += ["against the bent truth", "found"]
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
@@ -203,7 +220,7 @@ def main() -> None:
         for step in chosen.steps:
             plain = acquire(volume, step, CASES[0])
             undisturbed = psnr(reconstruct(as_projections(plain, None)), volume, plain.positions_um)
-            for case in CASES:
+            for case in cases:
                 scores = measure(volume, step, case, undisturbed)
                 cells = [name, f"{step:g}", case.name]
                 for key in ("uncorrected", "corrected", "undisturbed", "bent"):
