@@ -22,6 +22,13 @@ FOUND = {
     },
     "saturation": {"applied": True, "level": 4095.0, "share": 0.00123},
     "hot_pixels": {"applied": False, "pixels": 0, "share": 0.0},
+    "flat_field": {
+        "applied": True,
+        "path": "flat.tif",
+        "range": [0.64, 1.2],
+        "noise_range": [0.81, 1.52],
+        "offset_known": False,
+    },
     "scan_phase": {"applied": True, "given": False, "pixels": 0.712, "error": 0.004},
     "motion": {"applied": True, "pixels": [[0, 0], [1.5, -2.25]]},
     "bleaching": {"applied": False, "why_not": "a single stack can't tell"},
@@ -53,6 +60,11 @@ def test_every_correction_has_its_sentence(inputs):
     assert views["Saturated pixels"].number == "0.123% of the pixels"
     assert "4095 counts" in views["Saturated pixels"].sentence
     assert views["Scan phase"].number == "0.71 pixels (± 0.004)"
+    assert views["Flat field"].number == "0.64 to 1.20 of the mean"
+    assert (
+        "flat.tif" in views["Flat field"].sentence and "1.52 times" in views["Flat field"].sentence
+    )
+    assert "offset is not known" in views["Flat field"].sentence
     assert views["Motion"].number == "up to 2.2 pixels"
     assert views["Bleaching"].number == "not applied"
     assert views["Bleaching"].sentence == "A single stack can't tell."

@@ -257,3 +257,19 @@ def test_cohort_page_of_a_failed_run_names_every_sample(facility):
     page = (facility.folder / "results" / "report.html").read_text(encoding="utf-8")
     assert "the fit diverged &lt;at step 3&gt;" in page
     assert "the run stopped before it was done" in page
+
+
+def test_a_flat_field_that_is_not_there_stops_the_run(facility):
+    values = facility.values() | {"corrections": {"flat_field": str(facility.folder / "flat.tif")}}
+    with pytest.raises(InputError, match=r"corrections\.flat_field in the configuration: .*flat"):
+        Run.prepare(values)
+
+
+def test_a_flat_field_of_another_size_leaves_out_its_samples(facility):
+    path = facility.folder / "flat.tif"
+    tifffile.imwrite(path, np.ones((32, 32), np.float32))
+    values = facility.values() | {"corrections": {"flat_field": str(path)}}
+    assert set(Run.prepare(values).tests) == {"a", "b"}
+    tifffile.imwrite(path, np.ones((30, 32), np.float32))
+    with pytest.raises(InputError, match="the flat field has 30 x 32 pixels"):
+        Run.prepare(values)

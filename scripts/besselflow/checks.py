@@ -10,6 +10,7 @@ import numpy as np
 from besselflow.acquisition import Acquisition, open_acquisition
 from besselflow.beam import AxialProfile, parse_beam_profile, read_lateral_psf
 from besselflow.copies import Print, check_copy, print_of
+from besselflow.corrections.flat_field import fit_to_images, read_flat_field
 from besselflow.errors import Problem
 from besselflow.findings import Findings
 from besselflow.projection import AxialGrid
@@ -47,7 +48,7 @@ class CheckedSheet:
     rejected: dict[str, tuple[Problem, ...]]
 
 
-def check_samples(sheet: Sheet) -> CheckedSheet:
+def check_samples(sheet: Sheet, flat_field: str | None = None) -> CheckedSheet:
     """Check the files of all samples, so that what can't be run is known before anything runs.
 
     Only headers and a few planes are read, except for a training ground truth that begins to look
@@ -57,6 +58,8 @@ def check_samples(sheet: Sheet) -> CheckedSheet:
     ----------
     sheet : Sheet
         The sheet, with the problems that were found in it.
+    flat_field : str or None
+        Path of the flat field that all acquisitions are divided by, readable.
 
     Returns
     -------
@@ -71,6 +74,8 @@ def check_samples(sheet: Sheet) -> CheckedSheet:
         before = len(problems)
         if sample.role == "test":
             stack, truth = _check_test(findings)
+            if stack is not None and flat_field is not None:
+                _check_flat_field(findings, stack, flat_field)
         else:
             stack, truth = None, _check_train(findings)
         if truth is not None:
@@ -169,6 +174,15 @@ def _check_lateral(
         lambda: read_lateral_psf(
             sample.lateral_psf, sample.beam_profile, voxel_size_um[1:], _SOME_REACH
         ),
+    )
+
+
+def _check_flat_field(findings: Findings, stack: Acquisition, path: str) -> None:
+    _, channels, _, *size = stack.data.shape
+    findings.attempt(
+        "acquisition",
+        stack.path,
+        lambda: fit_to_images(read_flat_field(path), path, (channels, *size)),
     )
 
 

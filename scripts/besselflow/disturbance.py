@@ -27,6 +27,9 @@ class Disturbance:
         Share of the pixels with a strong dark signal in every projection; 0 to 1.
     scan_phase : float
         Displacement of the odd lines along x, in pixels.
+    vignetting : float
+        Share of the brightest pixel's light that is missing at the farthest corner of every image;
+        0 to below 1. The mean over the image stays.
 
     Raises
     ------
@@ -40,6 +43,7 @@ class Disturbance:
     jitter_um: float = 0.0
     laser: float = 0.0
     scan_phase: float = 0.0
+    vignetting: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
@@ -49,6 +53,9 @@ class Disturbance:
         check_range("hot_pixels", self.hot_pixels, 0, 1)
         check_range("bleaching", self.bleaching, 0, 1)
         check_range("scan_phase", abs(self.scan_phase), 0, np.inf)
+        check_range("vignetting", self.vignetting, 0, 1)
+        if self.vignetting == 1:
+            raise ValueError("vignetting must be below 1: no light says nothing of the sample")
         if self.bleaching == 1:
             raise ValueError("bleaching must be below 1: an exponential never loses everything")
 
@@ -71,6 +78,17 @@ def remaining_brightness(
     elapsed = np.arange(count) / max(count - 1, 1)
     laser = np.exp(later.normal(0.0, 1.0, count) * disturbance.laser)
     return (1 - disturbance.bleaching) ** elapsed * laser
+
+
+def uneven_light(shape: tuple[int, ...], vignetting: float) -> np.ndarray:
+    """Return the brightness of an even sample at every pixel, (Y, X), with the mean 1.
+
+    It falls with the square of the distance from a place beside the middle.
+    """
+    y, x = np.meshgrid(*((np.arange(n) + 0.5) / n - 0.5 for n in shape), indexing="ij")
+    squared = (y - 0.08) ** 2 + (x + 0.05) ** 2
+    light = 1 - vignetting * (squared - squared.min()) / np.ptp(squared)
+    return light / light.mean()
 
 
 def dark_photons(

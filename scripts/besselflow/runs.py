@@ -15,6 +15,7 @@ from besselflow.acquisition import open_acquisition
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
+from besselflow.corrections.flat_field import read_flat_field
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError
 from besselflow.failures import ADMISSION, Failure
@@ -80,7 +81,9 @@ class Run:
         sheet = read_sheet(config.samples)
         if check_files:
             _check_writable(Path(config.results))
-            checked = check_samples(sheet)
+            flat_field = config.corrections.flat_field
+            _check_flat_field(flat_field)
+            checked = check_samples(sheet, None if flat_field == "none" else flat_field)
             rejected = {
                 name: [str(problem) for problem in problems]
                 for name, problems in checked.rejected.items()
@@ -330,6 +333,16 @@ def _check_prior(chosen: str) -> None:
         ".safetensors file from the folder priors of earlier results, or one of "
         + ", ".join(_PRIORS)
     )
+
+
+def _check_flat_field(chosen: str) -> None:
+    """Complain about a flat field that can't be used, before anything is computed."""
+    if chosen == "none":
+        return
+    try:
+        read_flat_field(chosen)
+    except InputError as error:
+        raise InputError(f"corrections.flat_field in the configuration: {error}") from None
 
 
 def _check_writable(results: Path) -> None:

@@ -31,6 +31,7 @@ from besselflow.disturbance import (
     dark_photons,
     displacements,
     remaining_brightness,
+    uneven_light,
 )
 from besselflow.projection import AxialGrid, AxialProjection
 
@@ -130,7 +131,8 @@ class SimulatedAcquisition:
         Slices that at least one projection collects light from.
     truth : dict of str to numpy.ndarray
         ``drift_um`` (P, 2), displacement (y, x) of the sample; ``brightness`` (P,), share that is
-        not bleached; ``hot_pixels`` (Y, X), bool; ``hot_photons`` (Y, X), expected dark photons.
+        not bleached; ``flat_field`` (Y, X), with the mean 1; ``hot_pixels`` (Y, X), bool;
+        ``hot_photons`` (Y, X), expected dark photons.
     """
 
     counts: np.ndarray
@@ -266,11 +268,15 @@ def simulate_acquisition(
     if disturbance.scan_phase:
         odd = (0, 0, disturbance.scan_phase)
         photons[:, 1::2] = shift(photons[:, 1::2], odd, order=3, mode="nearest")
+    flat = uneven_light(volume.shape[1:], disturbance.vignetting)
     photons = np.maximum(photons, 0.0) * brightness[:, None, None]
+    if disturbance.vignetting:
+        photons *= flat
     counts = detector.expose(photons + hot_photons, rng)
     truth = {
         "drift_um": drift_um,
         "brightness": brightness,
+        "flat_field": flat,
         "hot_pixels": hot,
         "hot_photons": hot_photons,
     }

@@ -9,6 +9,7 @@ truth that is bent as the remaining displacements say: what is smooth in depth c
 """
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +58,8 @@ class Case:
     estimated : bool
         Whether offset and gain are estimated; what is reconstructed is put on the scale of the
         true ones then, since a sheet without them has no other.
+    flat_given : bool
+        Whether the true flat field is given.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Case:
     bit_depth: int = 16
     settings: Corrections = field(default_factory=Corrections)
     estimated: bool = False
+    flat_given: bool = False
 
 
 CASES = (
@@ -72,6 +76,7 @@ CASES = (
     Case("hot pixels, 0.3 %", Disturbance(hot_pixels=0.003)),
     Case("11 bits instead of 16", Disturbance(), bit_depth=11),
     Case("scan phase, 0.7 pixels", Disturbance(scan_phase=0.7)),
+    Case("flat field, 40 % less light in a corner", Disturbance(vignetting=0.4), flat_given=True),
     Case("laser, 10 %", Disturbance(laser=0.1)),
     Case("bleaching, 40 %", Disturbance(bleaching=0.4)),
     Case("bleaching, 40 %, given", Disturbance(bleaching=0.4), settings=Corrections(bleaching=0.4)),
@@ -161,7 +166,13 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
     """Return the scores of a case."""
     acquisition = acquire(volume, step_um, case)
     positions = acquisition.positions_um
-    corrected = as_projections(acquisition, case.settings, case.estimated)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "flat.tif")
+        tifffile.imwrite(path, acquisition.truth["flat_field"].astype(np.float32))
+        settings = case.settings
+        if case.flat_given:
+            settings = settings.model_copy(update={"flat_field": str(path)})
+        corrected = as_projections(acquisition, settings, case.estimated)
     volume_found, found = reconstruct(corrected), corrected.attributes["corrections"]
     if case.estimated:
         volume_found = on_true_scale(volume_found, found["photon_transfer"]["lines"][0])
@@ -215,9 +226,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=float, nargs="+", default=[3.0, 6.0], help="in um")
-    parser.add_argument("--cases", nargs="*", help="names of disturbances; all by default")
     parser.add_argument("--volumes", nargs="*", help="names; all by default")
+    parser.add_argument("--disturbances", nargs="*", help="parts of their names; all by default")
     chosen = parser.parse_args()
+    cases = [
+        case
+        for case in CASES
+        if not chosen.disturbances or any(part in case.name for part in chosen.disturbances)
+    ]
     columns = ["volume", "step (um)", "disturbance", "uncorrected", "corrected", "undisturbed"]
     columns += ["against the bent truth", "found"]
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
@@ -227,9 +243,7 @@ def main() -> None:
         for step in chosen.steps:
             plain = acquire(volume, step, CASES[0])
             undisturbed = psnr(reconstruct(as_projections(plain, None)), volume, plain.positions_um)
-            for case in CASES:
-                if chosen.cases and case.name not in chosen.cases:
-                    continue
+            for case in cases:
                 scores = measure(volume, step, case, undisturbed)
                 cells = [name, f"{step:g}", case.name]
                 for key in ("uncorrected", "corrected", "undisturbed", "bent"):

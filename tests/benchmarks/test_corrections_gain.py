@@ -34,6 +34,7 @@ def test_undisturbed_data_stay_as_they_are(volume, undisturbed):
         "hot pixels, 0.3 %",
         "11 bits instead of 16",
         "scan phase, 0.7 pixels",
+        "flat field, 40 % less light in a corner",
         "bleaching, 40 %, given",
     ],
 )

@@ -124,6 +124,8 @@ def preprocess_inputs(wildcards):
         inputs["lateral_psf"] = str(lateral)
     if sample.ground_truth is not None:
         inputs["ground_truth"] = str(sample.ground_truth)
+    if CONFIG.corrections.flat_field != "none":
+        inputs["flat_field"] = CONFIG.corrections.flat_field
     return inputs
 
 

@@ -21,6 +21,17 @@ class Corrections(Section):
         "predicted from all others. `auto` finds the value at which counts pile up, if there is "
         "one; `none` takes clipped counts for measurements.",
     )
+    flat_field: str = Field(
+        "none",
+        min_length=1,
+        description="Path of an image (TIFF) of an even sample, without the detector's offset, at "
+        "the size of the images, or one such image for each channel: all projections are divided "
+        "by it, after its mean was set to 1; `none` divides by nothing. Relative paths start from "
+        "the working directory. It is never estimated: a sample that is brighter in the middle "
+        "can't be told from uneven light. State the offset in the sheet, or it is divided, too. "
+        "The ground truth is left as it is, and so is the noise model: after the division, the "
+        "noise is stronger where less light came, and the report says by how much.",
+    )
     hot_pixels: Literal["auto", "none"] = Field(
         "auto",
         description="`auto` leaves out pixels that stand out of their neighbours in every image; "

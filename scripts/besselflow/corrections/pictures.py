@@ -49,6 +49,27 @@ def lateral_pair(
     return np.stack([image[window] for image in images])
 
 
+def whole_pair(before: da.Array, after: da.Array, place: tuple[int, int, int]) -> np.ndarray:
+    """Take a whole image before and after, averaged over squares of pixels where it is large.
+
+    Parameters
+    ----------
+    before, after : dask.array.Array, shape (T, C, P, Y, X)
+    place : tuple of int
+        (t, c, p).
+
+    Returns
+    -------
+    numpy.ndarray, shape (2, y, x), float32
+        At most 256 pixels along an axis.
+    """
+    factor = -(-max(before.shape[3:]) // _LONGEST)
+    pair = np.stack([np.asarray(stack[place], dtype=np.float32) for stack in (before, after)])
+    height, width = (length // factor * factor for length in pair.shape[1:])
+    squares = pair[:, :height, :width].reshape(2, height // factor, factor, width // factor, factor)
+    return squares.mean(axis=(2, 4))
+
+
 def section_pair(before: da.Array, after: da.Array, axis: int) -> np.ndarray:
     """Cut along the brightest line, across projections or time points, before and after.
 

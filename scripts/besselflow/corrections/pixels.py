@@ -13,8 +13,9 @@ import numpy as np
 from besselflow.config import Corrections
 from besselflow.corrections.detector import counts_to_intensity
 from besselflow.corrections.fill import fill_from_neighbours
+from besselflow.corrections.flat_field import fit_to_images, noise_factors, read_flat_field
 from besselflow.corrections.hot_pixels import FEWEST_IMAGES, find_hot_pixels
-from besselflow.corrections.pictures import lateral_pair, where_dense
+from besselflow.corrections.pictures import lateral_pair, where_dense, whole_pair
 from besselflow.corrections.saturation import saturation_level
 from besselflow.corrections.scan_phase import (
     ScanPhase,
@@ -56,7 +57,7 @@ def correct_pixels(
     gain: float | np.ndarray | None,
     settings: Corrections,
 ) -> CorrectedPixels:
-    """Mask what is no measurement, shift odd lines back, and convert counts to photons.
+    """Convert counts to photons under even light, mask what is no measurement, shift odd lines.
 
     Parameters
     ----------
@@ -69,7 +70,9 @@ def correct_pixels(
     """
     images = counts.rechunk((1, 1, 1, -1, -1))
     intensity = counts_to_intensity(images, offset, gain)
-    masked, record, pictures = _masks(images, intensity, settings)
+    intensity, record, pictures = _evened(intensity, offset, settings)
+    masked, found, drawn = _masks(images, intensity, settings)
+    record, pictures = record | found, pictures | drawn
     if masked is not None:
         intensity = per_image(fill_from_neighbours, intensity, masked)
     phase = _scan_phase(intensity, settings)
@@ -89,6 +92,31 @@ def correct_pixels(
             masked = da.zeros(images.shape, dtype=bool, chunks=images.chunks)
         masked = per_image(shift_odd_mask, masked, dtype=bool, pixels=phase.pixels)
     return CorrectedPixels(intensity, masked, record, pictures)
+
+
+def _evened(
+    intensity: da.Array, offset: float | None, settings: Corrections
+) -> tuple[da.Array, dict[str, Any], dict[str, np.ndarray]]:
+    """Divide by the flat field, where one is given; with record and picture."""
+    path = settings.flat_field
+    if path == "none":
+        return intensity, {"flat_field": {"applied": False, "why_not": "none is given"}}, {}
+    _, channels, count, *size = intensity.shape
+    flat = fit_to_images(read_flat_field(path), path, (channels, *size))
+    even = intensity / da.from_array(flat[None, :, None], chunks=(1, 1, 1, -1, -1))
+    noise = noise_factors(flat)
+    record = {
+        "applied": True,
+        "path": path,
+        "range": [float(flat.min()), float(flat.max())],
+        "noise_range": [float(noise.min()), float(noise.max())],
+        "offset_known": offset is not None,
+    }
+    logger.info("divided by the flat field %s, of %.3g to %.3g", path, *record["range"])
+    if offset is None:
+        logger.warning("the detector's offset is not known, and is divided by the flat field, too")
+    pictures = {"flat_field": whole_pair(intensity, even, (0, 0, count // 2))}
+    return even, {"flat_field": record}, pictures
 
 
 def _masks(

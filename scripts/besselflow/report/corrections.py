@@ -120,6 +120,19 @@ def _hot_pixels(found: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _flat_field(found: Mapping[str, Any]) -> tuple[str, str]:
+    low, high = found["range"]
+    least, most = found["noise_range"]
+    sentence = (
+        f"The projections were divided by the flat field {found['path']}. The noise variance that "
+        f"all later stages take for a brightness is the mean of the image; after the division, it "
+        f"is {least:.2f} times that where most light came, and {most:.2f} times where least came."
+    )
+    if not found["offset_known"]:
+        sentence += " The detector's offset is not known, and was divided, too: state it."
+    return f"{low:.2f} to {high:.2f} of the mean", sentence
+
+
 def _scan_phase(found: Mapping[str, Any]) -> tuple[str, str]:
     origin = "as given" if found["given"] else f"± {found['error']:.2g}"
     return (
@@ -172,6 +185,7 @@ _KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]], str
         "away leaves noise, and the line that offset and gain are read off.",
     ),
     "saturation": ("Saturated pixels", _saturation, _DETAIL),
+    "flat_field": ("Flat field", _flat_field, "One projection as a whole."),
     "hot_pixels": ("Hot pixels", _hot_pixels, _DETAIL),
     "scan_phase": ("Scan phase", _scan_phase, _DETAIL),
     "motion": ("Motion", _motion, "A line of one projection (across) at all times (downwards)."),
