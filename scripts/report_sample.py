@@ -1,6 +1,5 @@
 """Write the self-contained HTML report of one sample."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from besselflow.report import (
     ValidationFiles,
     write_sample_report,
 )
+from besselflow.weights import read_info
 
 
 def main(inputs: SampleReportInputs, report: Path, prior_info: Path | None = None) -> None:
@@ -26,8 +26,7 @@ def main(inputs: SampleReportInputs, report: Path, prior_info: Path | None = Non
         JSON file that the training of the prior wrote.
     """
     if prior_info is not None:
-        values = json.loads(Path(prior_info).read_text(encoding="utf-8"))
-        inputs = replace(inputs, prior_info=values)
+        inputs = replace(inputs, prior_info=read_info(prior_info))
     write_sample_report(report, inputs)
     logger.info("report of %.1f MB: %s", Path(report).stat().st_size / 1e6, report)
 

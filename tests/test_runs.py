@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from besselflow import runs
 from besselflow.beam import box_profile
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError, ProblemsError
@@ -172,6 +173,14 @@ def test_prior_is_trained_or_the_one_that_is_shipped(facility, weights, train, t
 def test_shipped_prior_lies_in_the_repository():
     assert SHIPPED_PRIOR.parent.parent.name == "workflow"
     assert (SHIPPED_PRIOR.parents[1] / "Snakefile").is_file()
+
+
+def test_damaged_shipped_prior_is_named_before_anything_runs(facility, monkeypatch):
+    damaged = facility.folder / "phantoms.safetensors"
+    damaged.write_bytes(SHIPPED_PRIOR.read_bytes()[:-100])
+    monkeypatch.setattr(runs, "SHIPPED_PRIOR", damaged)
+    with pytest.raises(InputError, match=r"phantoms\.safetensors: the prior that comes .*restore"):
+        facility.with_prior(weights="shipped")
 
 
 def test_prior_of_another_run_is_used_as_it_is(facility):

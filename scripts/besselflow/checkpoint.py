@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        # torch leaves the checksums that it wrote unread, and would go on with damaged weights.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
         found, state = content["fingerprint"], content["state"]
     except Exception as error:  # a broken file makes the unpickler raise almost anything

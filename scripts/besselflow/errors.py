@@ -9,6 +9,11 @@ class InputError(ValueError):
     """Wrong input of the user, described in one sentence that ends with a remedy."""
 
 
+def on_one_line(error: Exception) -> str:
+    """Return an error's message without line breaks: summaries of a run show the first line."""
+    return " ".join(str(error).split())
+
+
 @dataclass(frozen=True)
 class Problem:
     """One finding of a check of the user's input.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from besselflow.checkpoint import load_checkpoint, save_checkpoint
+from besselflow.errors import on_one_line
 from besselflow.job import Progress, logger
 
 _CURVE_POINTS = 100
@@ -220,8 +221,7 @@ def optimise(
     step, course, curve, spent = 0, Course(plan.steps, plan.steps), [], 0.0
     state = load_checkpoint(plan.checkpoint, plan.fingerprint)
     if state is not None:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        _restore(parts, state, plan.checkpoint)
         step, course = state["step"], Course(*state["course"])
         curve, spent = state["curve"], state["seconds"]
     progress = Progress(label, course.end, step)
@@ -273,3 +273,15 @@ def optimise(
             states = {name: part.state_dict() for name, part in parts.items()}
             save_checkpoint(plan.checkpoint, plan.fingerprint, facts | states)
     return curve, spent + time.monotonic() - started
+
+
+def _restore(parts: dict[str, Any], state: dict[str, Any], checkpoint: Path) -> None:
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except Exception as error:
+        # What was loaded up to there can't be taken back here: a new start needs new parts.
+        raise RuntimeError(
+            f"{checkpoint}: can't be resumed from ({on_one_line(error)}), as when another version "
+            "of BesselFlow wrote it; delete the file and run again"
+        ) from error

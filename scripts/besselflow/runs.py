@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from besselflow.acquisition import open_acquisition
 from besselflow.beam import parse_beam_profile, read_lateral_psf
@@ -25,6 +25,7 @@ from besselflow.sample_sheet import Sample, read_sheet
 from besselflow.slice_spacing import with_spacing
 from besselflow.stated import resolve
 from besselflow.store import write_json
+from besselflow.weights import load_weights
 
 SHIPPED_PRIOR = Path(__file__).parents[2] / "workflow" / "priors" / "phantoms.safetensors"
 """The prior that comes with BesselFlow; its model card lies beside it."""
@@ -91,6 +92,8 @@ class Run:
             tests, trains = checked.tests, checked.trains
             if not tests:
                 raise InputError(describe_rejections(checked))
+            if "diffusion" in config.methods and _resolved(prior, trains) == "shipped":
+                _check_shipped()
             _check_leak(prior, tests)
         else:
             checked = None
@@ -162,10 +165,7 @@ class Run:
 
     @property
     def _chosen_prior(self) -> str:
-        chosen = self.config.prior.weights
-        if chosen == "auto":
-            return "train" if self.trains else "shipped"
-        return chosen
+        return _resolved(self.config.prior.weights, self.trains)
 
     @property
     def trained_priors(self) -> list[str]:
@@ -345,6 +345,22 @@ def _check_flat_field(chosen: str) -> None:
         raise InputError(f"corrections.flat_field in the configuration: {error}") from None
 
 
+def _resolved(chosen: str, trains: Collection) -> str:
+    if chosen == "auto":
+        return "train" if trains else "shipped"
+    return chosen
+
+
+def _check_shipped() -> None:
+    try:
+        load_weights(SHIPPED_PRIOR)
+    except Exception as error:
+        raise InputError(
+            f"{SHIPPED_PRIOR}: the prior that comes with BesselFlow can't be read ({error}); "
+            "restore the file from the repository, or choose another with the key prior.weights"
+        ) from error
+
+
 def _check_writable(results: Path) -> None:
     """Complain about a folder that nothing can be written to, before anything is computed."""
     place = next(path for path in (results, *results.absolute().parents) if path.exists())
@@ -360,8 +376,7 @@ def _check_leak(chosen: str, tests: list[Sample]) -> None:
     if chosen in _PRIORS:
         return
     try:
-        with safe_open(chosen, framework="np") as file:
-            known = json.loads(file.metadata()["info"]).get("digests", {})
+        known = json.loads(load_weights(chosen)[1]["info"]).get("digests", {})
     except Exception as error:
         raise InputError(
             f'prior.weights in the configuration: "{chosen}" is not a prior ({error}); give the '

@@ -15,8 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
-from besselflow.store import open_volume
+from besselflow.store import open_units, open_volume
 from besselflow.tiling import list_units
+from tiny_faults import malicious_pickle
+from tiny_runs import SETTINGS as TINY
 from tiny_runs import SHAPE, TinyFacility, environment, wait_until
 
 KILLS, SEEDS = 12, (7, 8)
@@ -205,6 +207,67 @@ def test_damaged_units_are_named_with_a_remedy_that_works(finished):
     repaired = finished.run()
     assert repaired.returncode == 0, repaired.stdout
     np.testing.assert_array_equal(np.asarray(open_volume(volume).data), expected)
+
+
+def test_a_checkpoint_replaced_by_code_is_not_run_and_the_fit_starts_over(tmp_path):
+    slow = WITH_FIT["inr"] | {"steps": 100_000, "checkpoint_seconds": 0.05}
+    facility = TinyFacility(tmp_path, **WITH_FIT | {"inr": slow})
+    facility.add_test("a")
+    target, touched = "results/a/units/inr-0.zip", tmp_path / "touched"
+    folder = facility.results / "a" / "units" / "inr-0.checkpoints"
+    first = start(facility, target)
+    try:
+        wait_until(lambda: list(folder.glob("*.pt")) or first.poll() is not None, 200)
+        jobs = jobs_of(first)
+    finally:
+        first.kill()
+        first.wait()
+    _, alive = psutil.wait_procs(jobs, timeout=60)
+    assert not alive and facility.run("--unlock").returncode == 0
+    (checkpoint,) = folder.glob("*.pt")
+    checkpoint.write_bytes(malicious_pickle(touched, archive=True))
+    finished = facility.modification_times()["a/units/spectral-0.zip"]
+    facility.configure(**WITH_FIT)
+    resumed = facility.run(target)
+    assert resumed.returncode == 0, resumed.stdout
+    assert f"checkpoint results/a/units/inr-0.checkpoints/{checkpoint.name} can't be read" in (
+        resumed.stdout
+    )
+    assert not touched.exists() and not folder.exists()
+    assert facility.modification_times()["a/units/spectral-0.zip"] == finished
+
+
+def test_damaged_priors_are_named_with_a_remedy_that_works(tmp_path):
+    prior = TINY["prior"] | {"weights": "train", "phantoms": 0}
+    settings = {"methods": ["spectral", "inr", "diffusion"], "final": "diffusion"}
+    facility = TinyFacility(tmp_path, **settings, prior=prior, validation={"hold_out": 0})
+    facility.add_test("a", known=False)
+    facility.add_train("t")
+    target, touched = "results/a/units/prior-0.zip", tmp_path / "touched"
+    first = facility.run(target)
+    assert first.returncode == 0, first.stdout
+    units = facility.folder / target
+    expected = np.asarray(open_units([units]).arrays["volume"][0])
+    (path,) = (facility.results / "priors").glob("*.safetensors")
+    whole = path.read_bytes()
+    untouched = facility.modification_times()["a/units/inr-0.zip"]
+    flipped = whole[:-1] + bytes([whole[-1] ^ 0x10])
+    for content in (flipped, malicious_pickle(touched, archive=False)):
+        path.write_bytes(content)
+        units.unlink(missing_ok=True)
+        refused = facility.run(target)
+        assert refused.returncode != 0
+        reason = next(line for line in refused.stdout.splitlines() if "reason:" in line)
+        assert f"{path.name}: not a readable prior" in reason
+        assert "delete the file and run again" in reason
+    path.unlink()
+    repaired = facility.run(target)
+    assert repaired.returncode == 0, repaired.stdout
+    np.testing.assert_allclose(
+        np.asarray(open_units([units]).arrays["volume"][0]), expected, rtol=1e-4, atol=1e-4
+    )
+    assert not touched.exists()
+    assert facility.modification_times()["a/units/inr-0.zip"] == untouched
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_the_first_ends_well(tmp_path):

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from besselflow.device import compute_precision
 from besselflow.diffusion.calibration import Calibration
 from besselflow.diffusion.network import Denoiser
-from besselflow.store import atomic_path
+from besselflow.errors import on_one_line
+from besselflow.weights import load_weights, save_weights
 
 BLIND = 1.0
 """Stands for the noise level of an estimate without a state, in whose place the INR is given."""
@@ -72,11 +71,7 @@ def save_prior(path: Path | str, prior: DiffusionPrior) -> None:
         "calibration": json.dumps(prior.calibration and asdict(prior.calibration)),
     }
     state = prior.denoiser.state_dict()
-    tensors = {key: value.half().contiguous().cpu() for key, value in state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
-        # It comes readable by its owner alone, unlike everything else in the results.
-        Path(temporary).chmod(0o644)
+    save_weights(path, {key: value.half().cpu().numpy() for key, value in state.items()}, metadata)
 
 
 def load_prior(path: Path | str, device: torch.device) -> DiffusionPrior:
@@ -88,21 +83,21 @@ def load_prior(path: Path | str, device: torch.device) -> DiffusionPrior:
         The file is not a prior; the message says to delete it.
     """
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            metadata = file.metadata()
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+        tensors, metadata = load_weights(path)
         denoiser = Denoiser(
             json.loads(metadata["channels"]),
             json.loads(metadata["depth"]),
             float(metadata["inr_error"]),
         )
-        denoiser.load_state_dict(tensors)
+        denoiser.load_state_dict(
+            {key: torch.from_numpy(value).float() for key, value in tensors.items()}
+        )
         errors = json.loads(metadata["error_levels"]), json.loads(metadata["errors"])
         info, curve = json.loads(metadata["info"]), json.loads(metadata.get("calibration", "null"))
         calibration = Calibration(**curve) if curve else None
     except Exception as error:
         raise RuntimeError(
-            f"{path}: not a readable prior ({error}); delete the file and run again"
+            f"{path}: not a readable prior ({on_one_line(error)}); delete the file and run again"
         ) from error
     denoiser.to(device, memory_format=torch.channels_last)
     denoiser.precision = compute_precision("auto", device)

@@ -17,16 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from besselflow.config import Microdiffusion
+from besselflow.errors import on_one_line
 from besselflow.fingerprint import fingerprint
 from besselflow.microdiffusion.joint import JointFits
 from besselflow.microdiffusion.network import ConditionalUnet
 from besselflow.microdiffusion.schedule import Schedule
 from besselflow.optimisation import Plan, optimise
-from besselflow.store import atomic_path
+from besselflow.weights import load_weights, save_weights
 
 _WARM_UP_STEPS = 50
 _WEIGHT_DECAY = 1e-4
@@ -193,9 +192,8 @@ def save_network(path: Path | str, trained: TrainedNetwork, settings: Microdiffu
     """Write weights and facts as one safetensors file, which holds no code."""
     architecture = settings.model_dump(include=set(_ARCHITECTURE))
     metadata = {"architecture": json.dumps(architecture), "info": json.dumps(trained.info)}
-    tensors = {key: value.contiguous().cpu() for key, value in trained.network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    state = trained.network.state_dict()
+    save_weights(path, {key: value.cpu().numpy() for key, value in state.items()}, metadata)
 
 
 def load_network(path: Path | str, device: torch.device) -> TrainedNetwork:
@@ -207,14 +205,12 @@ def load_network(path: Path | str, device: torch.device) -> TrainedNetwork:
         The file is not such a network; the message says to delete it.
     """
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            metadata = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors, metadata = load_weights(path)
         network = build_network(Microdiffusion(**json.loads(metadata["architecture"])))
-        network.load_state_dict(tensors)
+        network.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
         info = json.loads(metadata["info"])
     except Exception as error:
         raise RuntimeError(
-            f"{path}: not a readable network ({error}); delete the file and run again"
+            f"{path}: not a readable network ({on_one_line(error)}); delete the file and run again"
         ) from error
     return TrainedNetwork(network.to(device).eval(), info)
