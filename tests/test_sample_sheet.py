@@ -1,8 +1,13 @@
 """The sample sheet: what is understood, and a message with a remedy for each mistake."""
 
 import os
+import re
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from besselflow.beam.spec import file_of
 from besselflow.errors import ProblemsError
@@ -426,3 +431,36 @@ def test_missing_sheet_and_folder(folder):
     assert "--config samples=PATH" in problem.remedy
     (problem,) = refusal(folder)
     assert "folder" in problem.message
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=120))
+@example("mouse-1.a_B")
+@example("../x")
+@example("/tmp/x")
+@example("a/b")
+@example("a\\b")
+@example("$(touch x)")
+@example("a;b")
+@example("<script>")
+@example("{wildcard}")
+@example("a\nb")
+@example(".hidden")
+@example("-rf")
+@example("\u202eabc")
+@example("Report.HTML")
+@example("LOGS")
+def test_every_accepted_name_is_harmless_as_folder_in_shell_and_in_html(name):
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place).resolve()
+        for file in ("a.tif", "a.csv"):
+            (folder / file).write_text(file)
+        try:
+            samples = read_sheet(write(folder, TEST | {"sample": name})).samples
+        except ProblemsError:
+            samples = ()
+        for sample in samples:
+            assert (folder / "results" / sample.name).resolve().parent == folder / "results"
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sample.name, re.ASCII)
+            assert sample.name.lower() not in RESERVED_NAMES
+        if re.fullmatch(r"mouse-[0-9]\.[a-zA-Z_]+", name, re.ASCII):
+            assert [sample.name for sample in samples] == [name]
