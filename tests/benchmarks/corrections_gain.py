@@ -26,6 +26,7 @@ from besselflow.config import Corrections
 from besselflow.corrections import counts_to_intensity, resolve_detector
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
+from besselflow.errors import InputError
 from besselflow.phantoms import PHANTOMS, draw_phantom
 from besselflow.projection import AxialGrid
 from besselflow.simulate import (
@@ -244,8 +245,13 @@ def main() -> None:
             plain = acquire(volume, step, CASES[0])
             undisturbed = psnr(reconstruct(as_projections(plain, None)), volume, plain.positions_um)
             for case in cases:
-                scores = measure(volume, step, case, undisturbed)
                 cells = [name, f"{step:g}", case.name]
+                try:
+                    scores = measure(volume, step, case, undisturbed)
+                except InputError as error:
+                    # What can't be estimated is refused, which is no reason to leave out the rest.
+                    print("| " + " | ".join([*cells, *4 * ["-"], f"refused: {error}"]) + " |")
+                    continue
                 for key in ("uncorrected", "corrected", "undisturbed", "bent"):
                     cells.append("-" if scores[key] is None else f"{scores[key]:.2f}")
                 print("| " + " | ".join([*cells, scores["found"]]) + " |", flush=True)
