@@ -14,7 +14,7 @@ from besselflow.report import SampleStatus, write_cohort_report, write_sample_re
 from besselflow.report.facts import methods_paragraph
 from besselflow.report.pictures import load_preview, scale_bar_um
 from besselflow.report.verdict import Suspect, find_suspect, write_verdict
-from besselflow.store import open_projections, write_volume
+from besselflow.store import open_projections, write_projections, write_volume
 from report_cohort import list_statuses
 from report_cohort import main as report_cohort
 from report_sample import main as report_sample
@@ -381,3 +381,16 @@ def test_statuses_name_the_excluded_and_the_training_samples():
         ("b", "test", "excluded"),
         ("c", "train", "done"),
     ]
+
+
+def test_texts_from_vendors_files_can_not_inject_html(tmp_path):
+    inputs = write_sample(tmp_path, "vessels", has_truth=False)
+    known = {"format": f"OME-TIFF {NASTY}", "software": NASTY, "date": NASTY, "notes": [NASTY]}
+    known |= {"read from": {"pixel size": NASTY}}
+    measured = open_projections(inputs.projections)
+    told = tmp_path / "told.zarr"
+    write_projections(told, replace(measured, attributes={"acquisition": known}))
+    inputs = replace(inputs, projections=told)
+    write_sample_report(tmp_path / "report.html", inputs)
+    page = Page(tmp_path / "report.html")
+    assert page.text.count(NASTY) >= 5 and "<script>alert" not in page.source
