@@ -13,8 +13,11 @@ import assemble
 import fit_inr
 import reconstruct_baseline
 import refine
+import safeguard
+import sample_microdiffusion
+import train_microdiffusion
 from besselflow.beam import box_profile
-from besselflow.config import Inr, Refine, RichardsonLucy, Tiling, Variational
+from besselflow.config import Inr, Microdiffusion, Refine, RichardsonLucy, Tiling, Variational
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
 from besselflow.store import Projections, open_units, open_volume, write_projections
@@ -27,6 +30,9 @@ TILED, WHOLE = Tiling(tile=32, halo=12), Tiling(tile=96, halo=12)
 # two such means of a random field scatters by a few percent.
 MOST_STEP, MOST_EDGE = 1.15, 1.5
 INR = Inr(steps=250, width=32, features=32, held_out=0)
+REFINE = Refine(evaluations=2, samples=1)
+MICRODIFFUSION = Microdiffusion(channels=[8, 16], steps=20, batch=2, sampling_steps=10)
+LEARNED = ["inr", "prior", "diffusion", "microdiffusion"]
 
 
 class Sample:
@@ -69,11 +75,30 @@ class Sample:
         if method == "inr":
             spectral = self.units("spectral", tiling)
             fit_inr.main(self.projections, spectral, INR, tiling, 0, 0, 1, path)
-        elif method == "diffusion":
+        elif method == "prior":
             spectral, inr = self.units("spectral", tiling), self.units("inr", tiling)
             prior = write_tiny_prior(self.folder / "prior.safetensors")
-            settings = Refine(evaluations=2, samples=1)
-            refine.main(self.projections, spectral, inr, prior, settings, tiling, 0, 0, 1, path)
+            refine.main(self.projections, spectral, inr, prior, REFINE, tiling, 0, 0, 1, path)
+        elif method == "diffusion":
+            sources = safeguard.Sources(
+                self.units("prior", tiling),
+                {"inr": self.units("inr", tiling)},
+                self.units("spectral", tiling),
+            )
+            half = REFINE.model_copy(update={"trust": 0.5})
+            safeguard.main(self.projections, sources, self.projections, None, half, tiling, 0, path)
+        elif method == "microdiffusion":
+            # One network for both, as the tiling is no matter of its training.
+            network = self.folder / "network.safetensors"
+            if not network.exists():
+                fitted = [self.units("inr", WHOLE)]
+                train_microdiffusion.main(
+                    self.projections, fitted, MICRODIFFUSION, WHOLE, 0, 1, network
+                )
+            inr = self.units("inr", tiling)
+            sample_microdiffusion.main(
+                self.projections, inr, network, MICRODIFFUSION, tiling, 0, 0, 1, path
+            )
         else:
             settings = {
                 "variational": Variational(weight=0.04),
@@ -162,7 +187,8 @@ def test_methods_of_one_pixel_agree_exactly(sample, method):
 
 # Differences relative to the posterior standard deviation, which is what the noise leaves open.
 @pytest.mark.parametrize(
-    ("method", "most"), [("spectral", 0.1), ("variational", 0.1), ("inr", 1.0), ("diffusion", 1.0)]
+    ("method", "most"),
+    [("spectral", 0.1), ("variational", 0.1), *((method, 1.0) for method in LEARNED)],
 )
 def test_tiled_and_untiled_agree_within_the_noise(sample, method, most):
     tiled, whole = (sample.volume(method, tiling) for tiling in (TILED, WHOLE))
@@ -176,14 +202,14 @@ def standard_deviation(sample):
     return float(np.sqrt(np.square(np.asarray(stores.arrays["std"][0])).mean()))
 
 
-@pytest.mark.parametrize("method", ["spectral", "variational", "inr", "diffusion"])
+@pytest.mark.parametrize("method", ["spectral", "variational", *LEARNED])
 def test_no_step_betrays_a_border(sample, method):
     tiled, whole = (sample.volume(method, tiling) for tiling in (TILED, WHOLE))
     assert step_ratio(tiled, TILED, whole) < MOST_STEP
     assert edge_ratio(tiled, TILED, whole) < MOST_EDGE
 
 
-@pytest.mark.parametrize("method", ["spectral", "variational", "inr", "diffusion"])
+@pytest.mark.parametrize("method", ["spectral", "variational", *LEARNED])
 def test_tiles_side_by_side_would_be_found(sample, method):
     """The same tiles without blending: every pixel is of the last tile that covers it."""
     whole, seamed = sample.volume(method, WHOLE), np.empty(SHAPE, np.float32)
