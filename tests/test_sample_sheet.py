@@ -449,7 +449,7 @@ def test_missing_sheet_and_folder(folder):
 @example("\u202eabc")
 @example("Report.HTML")
 @example("LOGS")
-def test_every_accepted_name_is_harmless_as_folder_in_shell_and_in_html(name):
+def test_every_accepted_name_stays_inside_the_results_folder(name):
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
         for file in ("a.tif", "a.csv"):
