@@ -18,7 +18,8 @@ def write_job(folder, part, name, text, seconds):
 
 @pytest.fixture
 def folder(tmp_path):
-    write_job(tmp_path, "", "fit_inr-0", "first line\nµ second\n", 3.5)
+    machine = "2026-11-26 10:00:00,000 INFO computed on: a GPU, a CPU, 2 threads, node-7"
+    write_job(tmp_path, "", "fit_inr-0", f"first line\nµ second\n{machine}\n", 3.5)
     write_job(tmp_path, "held_out", "fit_inr-0", "withheld\n", 1.5)
     (tmp_path / "metrics.tsv").write_text("kept")
     return tmp_path
@@ -46,6 +47,8 @@ def test_times_are_found_wherever_they_lie(folder):
     fold_sample(folder)
     assert read_benchmarks(paths) == before
     assert {stage.name: stage.seconds for stage in before} == {"fit": 3.5, "withheld": 1.5}
+    hardware = {stage.name: stage.hardware for stage in before}
+    assert hardware == {"fit": "a GPU, a CPU, 2 threads, node-7", "withheld": ""}
     assert read_benchmark(folder / "benchmarks" / "refine-0.tsv") is None
 
 

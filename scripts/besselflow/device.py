@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import shutil
 import socket
-from pathlib import Path
 
 import torch
 
 from besselflow.errors import InputError
+from besselflow.hardware import cpu_name
 from besselflow.job import logger
 from besselflow.slurm import was_given_gpu
 
@@ -54,12 +52,7 @@ def describe_device(device: torch.device | None = None) -> str:
     """Name the hardware that a job computes on, for the reports; None for the CPU."""
     if device is not None and device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", information.read_text(), re.MULTILINE)
-        name = found[1] if found else name
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def compute_precision(wanted: str, device: torch.device) -> torch.dtype:

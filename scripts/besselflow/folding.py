@@ -74,6 +74,23 @@ def read_benchmark(path: Path | str) -> pd.DataFrame | None:
     return None
 
 
+def read_log(path: Path | str) -> str:
+    """Read the log of a job, wherever it lies by now; empty if nowhere.
+
+    Parameters
+    ----------
+    path : path
+        Where the job wrote it, in ``logs`` of the sample or of its part ``held_out``.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path.read_text(encoding="utf-8", errors="replace")
+    for folder in path.parents[1:3]:
+        if (folder / LOGS).is_file():
+            return _read_logs(folder / LOGS).get(_name(path, folder), "")
+    return ""
+
+
 def folded_seconds(folder: Path, without: set[str]) -> list[float]:
     """Return the seconds of all jobs of a sample whose times were joined, but for some stages."""
     if not (folder / BENCHMARKS).is_file():

@@ -16,16 +16,18 @@ from pathlib import Path
 import dask
 import psutil
 
+from besselflow.hardware import MARK, describe_hardware
+
 CONTROLLER_VARIABLE = "BESSELFLOW_CONTROLLER"
 logger = logging.getLogger("besselflow")
 
 
 @contextlib.contextmanager
-def job_log(log_path: Path | str, label: str) -> Iterator[None]:
+def job_log(log_path: Path | str, label: str, threads: int = 1) -> Iterator[None]:
     """Send the library's messages to a log file and, labelled, to the terminal.
 
-    An exception leaves its traceback as the end of the log and its message on the terminal, and
-    ends the process with status 1.
+    The hardware that the job has used is noted in the log. An exception leaves its traceback as
+    the end of the log and its message on the terminal, and ends the process with status 1.
 
     Parameters
     ----------
@@ -33,12 +35,15 @@ def job_log(log_path: Path | str, label: str) -> Iterator[None]:
         Log of this job; it is overwritten.
     label : str
         What the terminal lines start with: sample and stage.
+    threads : int
+        Threads that the job may use.
     """
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter(f"[{label}] %(message)s"))
+    terminal.addFilter(lambda record: not record.getMessage().startswith(MARK))
     logging.captureWarnings(True)
     warnings_logger = logging.getLogger("py.warnings")
     logger.setLevel(logging.INFO)
@@ -47,8 +52,12 @@ def job_log(log_path: Path | str, label: str) -> Iterator[None]:
     warnings_logger.addHandler(file)
     watch_controller()
     try:
-        yield
+        try:
+            yield
+        finally:
+            logger.info("%s%s", MARK, describe_hardware(threads))
     except Exception as error:
+        # What ends a log is what its job failed of: see `besselflow.failures`.
         file.acquire()
         file.stream.write(traceback.format_exc())
         file.flush()
@@ -147,5 +156,6 @@ def run_script(snakemake, main: Callable[..., None], **arguments) -> None:
     where = " ".join(str(value).strip("/") for value in snakemake.wildcards if value)
     # Dask would take every core of the machine, and hold a block of the volume for each.
     threads = dask.config.set(num_workers=snakemake.threads)
-    with threads, job_log(snakemake.log[0], f"{where} {snakemake.rule}".strip()):
+    label = f"{where} {snakemake.rule}".strip()
+    with threads, job_log(snakemake.log[0], label, snakemake.threads):
         main(**arguments)

@@ -12,19 +12,21 @@ from typing import Any
 
 import pandas as pd
 
-from besselflow.folding import read_benchmark
+from besselflow.folding import read_benchmark, read_log
+from besselflow.hardware import hardware_in
 from besselflow.report.figures import draw_training_curve
 from besselflow.report.page import ThemedImage, themed_figure
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Time, peak memory, and processor cores in use on average, of one stage."""
+    """Time, peak memory, processor cores in use on average, and hardware, of one stage."""
 
     name: str
     seconds: float
     memory_mb: float
     cores: float = float("nan")
+    hardware: str = ""
 
 
 def training_figure(curves: list, what: str, colour_of: str) -> ThemedImage | None:
@@ -35,7 +37,10 @@ def training_figure(curves: list, what: str, colour_of: str) -> ThemedImage | No
 
 
 def read_benchmarks(benchmarks: Mapping[str, Path]) -> list[Stage]:
-    """Read what Snakemake measured of each stage; tables that are not there are left out."""
+    """Read what Snakemake measured of each stage; tables that are not there are left out.
+
+    The hardware is the one that the log beside it names.
+    """
     stages = []
     for name, path in benchmarks.items():
         table = read_benchmark(path)
@@ -45,7 +50,9 @@ def read_benchmarks(benchmarks: Mapping[str, Path]) -> list[Stage]:
                 seconds, memory = float(table["s"].mean()), float(table["max_rss"].max())
                 # Snakemake prints the mean load in per cent of one core.
                 load = float(table["mean_load"].mean()) if "mean_load" in table else math.nan
-                stages.append(Stage(name, seconds, memory, load / 100))
+                path = Path(path)
+                log = read_log(path.parents[1] / "logs" / f"{path.stem}.log")
+                stages.append(Stage(name, seconds, memory, load / 100, hardware_in(log)))
     return stages
 
 

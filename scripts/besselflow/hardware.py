@@ -1,0 +1,48 @@
+"""Names the hardware that a job computes on, for its log and the reports."""
+
+from __future__ import annotations
+
+import platform
+import re
+import socket
+import sys
+from pathlib import Path
+
+MARK = "computed on: "
+"""What the line of a job's log starts with that names its hardware."""
+
+
+def cpu_name() -> str:
+    """Name the processor as its maker does, where the system tells."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", information.read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def gpu_name() -> str | None:
+    """Name the GPU that this process has computed on; None where it has used none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return torch.cuda.get_device_name()
+
+
+def describe_hardware(threads: int) -> str:
+    """Name GPU, processor, threads and machine that this process has computed on.
+
+    Parameters
+    ----------
+    threads : int
+        Threads that the job may use on the CPU.
+    """
+    of_cpu = f"{cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
+    return ", ".join(filter(None, [gpu_name(), of_cpu, socket.gethostname()]))
+
+
+def hardware_in(log: str) -> str:
+    """Return the hardware that a job's log names; empty where it names none, as older ones do."""
+    lines = re.findall(rf"^.* INFO {MARK}(.+)$", log, re.MULTILINE)
+    return lines[-1] if lines else ""
