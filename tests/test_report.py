@@ -81,8 +81,8 @@ def test_a_sample_page_is_self_contained_and_complete(results):
     for words in (
         "95 % interval",
         "Data range",
-        "gain (dB)",
-        "over inr (dB)",
+        "Gain (dB)",
+        "Gain over inr (dB)",
         "Further scores",
         "How fine is the detail that is right?",
         "Is the stated uncertainty right?",

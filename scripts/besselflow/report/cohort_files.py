@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from besselflow.paired import COMPARISON_COLUMNS, Comparison
-from besselflow.report.cohort_metrics import BY_KEY, COHORT_METRICS
 from besselflow.report.cohort_rows import SampleRow
+from besselflow.report.metric_names import BY_KEY, SUMMARY_KEYS
 from besselflow.store import atomic_path
 
 MULTIQC_FILES = (
@@ -20,7 +20,6 @@ MULTIQC_FILES = (
 )
 """Names of the files for MultiQC, which finds what ends in ``_mqc``."""
 
-_GENERAL = ("psnr", "gain", "ssim", "dice", "resolution_z", "chi2")
 _COLOURS = {"stop": "#b3261e", "check": "#a34400", "unverified": "#526071", "good": "#1a7f4b"}
 
 
@@ -93,7 +92,7 @@ def write_multiqc(folder: Path, rows: list[SampleRow], metrics: pd.DataFrame, fi
     """
     general, samples, psnr = (folder / name for name in MULTIQC_FILES)
     tests = [row for row in rows if row.status.role != "train"]
-    present = [key for key in _GENERAL if any(key in row.scores for row in tests)]
+    present = [key for key in SUMMARY_KEYS if any(key in row.scores for row in tests)]
     content = {
         "id": "besselflow_general",
         "plot_type": "generalstats",
@@ -117,7 +116,7 @@ def _header(key: str, final: str) -> dict[str, Any]:
         "description": f"{metric.heading} of {final} (BesselFlow)",
         "format": f"{{:,.{metric.digits}f}}",
         "suffix": f" {metric.unit}" if metric.unit else "",
-        "scale": scales[metric.direction],
+        "scale": scales[metric.better],
         "namespace": "BesselFlow",
     }
 
@@ -159,7 +158,7 @@ def _status_content(rows: list[SampleRow]) -> dict[str, Any]:
 
 def _write_psnr(path: Path, metrics: pd.DataFrame) -> None:
     """Write a table of samples by method, with its description in a header of comments."""
-    own = metrics[metrics["metric"] == COHORT_METRICS[0].key]
+    own = metrics[metrics["metric"] == "psnr"]
     wide = own.pivot_table(index="sample", columns="method", values="value", sort=False)
     head = [
         "# id: besselflow_psnr",

@@ -14,7 +14,6 @@ from besselflow.report.cohort_files import (
     write_multiqc,
     write_sample_table,
 )
-from besselflow.report.cohort_metrics import BY_KEY, COHORT_METRICS, TABLE_KEYS, directions
 from besselflow.report.cohort_rows import (
     SampleRow,
     SampleStatus,
@@ -24,10 +23,12 @@ from besselflow.report.cohort_rows import (
     link,
 )
 from besselflow.report.lights import LABELS, LEVELS
+from besselflow.report.metric_names import BY_KEY, COHORT_METRICS, SHARES, SUMMARY_KEYS
 from besselflow.report.page import format_number, write_page
 from besselflow.store import write_tsv
 
 _MANY = 6
+_DIRECTIONS = {metric.key: metric.better for metric in COHORT_METRICS if metric.better}
 
 
 def write_cohort_report(
@@ -60,7 +61,7 @@ def write_cohort_report(
     metrics = gather_metrics(results, statuses)
     write_tsv(metrics_path, metrics)
     rows = describe_samples(statuses, results, path.parent, metrics, final)
-    comparisons = compare_methods(metrics, final, directions())
+    comparisons = compare_methods(metrics, final, _DIRECTIONS)
     files = [
         Path(metrics_path),
         write_sample_table(path.with_suffix(".csv"), rows, metrics),
@@ -70,6 +71,9 @@ def write_cohort_report(
     groups = group_columns(statuses)
     shown = [row for row in rows if not row.status.is_training_data]
     compared = [metric for metric in COHORT_METRICS if metric.key in set(metrics["metric"])]
+    printed = metrics.assign(
+        value=metrics["value"].where(~metrics["metric"].isin(SHARES), 100 * metrics["value"])
+    )
     write_page(
         path,
         "cohort.html.j2",
@@ -81,15 +85,15 @@ def write_cohort_report(
         training=[row.status.sample for row in rows if row.status.is_training_data],
         final=final,
         groups=groups,
-        columns=[BY_KEY[key] for key in TABLE_KEYS if any(key in row.scores for row in rows)],
+        columns=[BY_KEY[key] for key in SUMMARY_KEYS if any(key in row.scores for row in rows)],
         lights=[(level, LABELS[level]) for level in LEVELS if _count(shown, level)],
         has_predictors=any(row.predictor for row in rows),
         metrics=compared,
         titles=BY_KEY,
-        medians=_medians(metrics, compared),
+        medians=_medians(printed, compared),
         methods=list(dict.fromkeys(metrics["method"])),
         comparisons=[(each, describe_comparison(each)) for each in comparisons],
-        data=_chart_data(metrics, compared, statuses, groups, final),
+        data=_chart_data(printed, compared, statuses, groups, final),
         files=[link(file, path.parent) for file in files],
         n_scored=metrics.loc[metrics["metric"] == "psnr", "sample"].nunique(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,10 @@ class Metric:
     digits : int
         Decimals.
     better : int
-        1 where the highest value is the best, -1 where the lowest is, 0 where none is marked.
-    is_main : bool
-        Whether it stands in the first table; else among the further scores.
+        1 where the highest value is the best, -1 where the lowest is, 0 where neither.
+    place : {"main", "further", "elsewhere"}
+        Where it stands on the page of a sample: in the first table, among the further scores, or
+        in a table of its own.
     """
 
     key: str
@@ -27,7 +29,12 @@ class Metric:
     meaning: str
     digits: int = 2
     better: int = 1
-    is_main: bool = True
+    place: Literal["main", "further", "elsewhere"] = "main"
+
+    @property
+    def heading(self) -> str:
+        """Title with unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
 METRICS = (
@@ -39,13 +46,13 @@ METRICS = (
     ),
     Metric(
         "gain",
-        "gain",
+        "Gain",
         "dB",
         "PSNR above that of interpolating the projections, which needs no model at all",
     ),
     Metric(
         "gain_inr",
-        "over inr",
+        "Gain over inr",
         "dB",
         "PSNR above that of the network fitted to this sample alone: what the refinement adds",
     ),
@@ -69,21 +76,21 @@ METRICS = (
     ),
     Metric(
         "coverage_50",
-        "in 50 %",
+        "In 50 % interval",
         "%",
         "share of true values inside the stated 50 % interval; ideally 50",
         digits=0,
         better=0,
-        is_main=False,
+        place="further",
     ),
     Metric(
         "coverage_90",
-        "in 90 %",
+        "In 90 % interval",
         "%",
         "share of true values inside the stated 90 % interval; ideally 90",
         digits=0,
         better=0,
-        is_main=False,
+        place="further",
     ),
     Metric(
         "chi2",
@@ -98,25 +105,25 @@ METRICS = (
         "PSNR, any scale",
         "dB",
         "PSNR after the best scale and offset: what remains is wrong in shape, not in brightness",
-        is_main=False,
+        place="further",
     ),
     Metric(
         "scale",
-        "scale",
+        "Scale",
         "",
         "that scale: what the volume must be multiplied with; 1 is right",
         digits=3,
         better=0,
-        is_main=False,
+        place="further",
     ),
     Metric(
         "offset",
-        "offset",
+        "Offset",
         "intensity",
         "that offset: what must be added then; 0 is right",
         digits=2,
         better=0,
-        is_main=False,
+        place="further",
     ),
     Metric(
         "micro_ssim",
@@ -124,7 +131,7 @@ METRICS = (
         "",
         "SSIM as it was adapted to micrographs, whose signal is far below the peak; 1 is equal",
         digits=3,
-        is_main=False,
+        place="further",
     ),
     Metric(
         "dice_best",
@@ -132,46 +139,103 @@ METRICS = (
         "",
         "the best Dice at any threshold: a low Dice beside a high one here is a matter of scale",
         digits=3,
-        is_main=False,
+        place="further",
     ),
     Metric(
         "centreline_dice",
-        "centre-line Dice",
+        "Centre-line Dice",
         "",
         "whether the centre lines of vessels and neurites are followed; 1 is equal",
         digits=3,
-        is_main=False,
+        place="further",
     ),
     *(
         Metric(
             f"resolution_{axis}",
-            f"resolution, {axis}",
+            f"Resolution, {axis}",
             "µm",
             f"finest detail along {axis} that agrees with the ground truth (Fourier shell "
             "correlation above 0.5); smaller is better",
             better=-1,
-            is_main=False,
+            place="further",
         )
         for axis in "xyz"
     ),
     Metric(
         "published_psnr",
-        "published PSNR",
+        "PSNR as published",
         "dB",
         "as the released code of Hui et al. computes it, for comparison with their paper alone: a "
         "volume on a wrong scale can score well",
-        is_main=False,
+        place="further",
     ),
     Metric(
         "published_dice",
-        "published Dice",
+        "Dice as published",
         "",
         "likewise: every slice of every volume at its own threshold",
         digits=3,
-        is_main=False,
+        place="further",
+    ),
+    Metric(
+        "held_out_psnr",
+        "Prediction of withheld data",
+        "dB",
+        "PSNR of the projections that the method had not seen",
+        place="elsewhere",
+    ),
+    Metric(
+        "structure",
+        "Structure left",
+        "",
+        "what neighbouring pixels share of the residual; 0 for pure noise",
+        better=-1,
+        place="elsewhere",
+    ),
+    Metric(
+        "determined",
+        "Measured",
+        "%",
+        "share of the volume that the projections determine",
+        digits=0,
+        better=0,
+        place="elsewhere",
     ),
 )
 """All scores that pages know, in the order of their columns; others stay in the table file."""
 
-SHARES = ("coverage_50", "coverage_90")
-"""Scores that are shares of 1 in the file, and per cent on the page."""
+SHARES = ("coverage_50", "coverage_90", "determined")
+"""Scores that are shares of 1 in the file, and per cent on the pages."""
+
+BY_KEY = {metric.key: metric for metric in METRICS}
+
+COHORT_METRICS = tuple(
+    BY_KEY[key]
+    for key in (
+        "psnr",
+        "psnr_3d",
+        "psnr_affine",
+        "ssim",
+        "micro_ssim",
+        "dice",
+        "dice_best",
+        "centreline_dice",
+        "resolution_z",
+        "resolution_y",
+        "resolution_x",
+        "psnr_unseen",
+        "coverage_50",
+        "coverage_90",
+        "held_out_psnr",
+        "chi2",
+        "structure",
+        "determined",
+        "scale",
+        "published_psnr",
+        "published_dice",
+    )
+)
+"""The scores whose distributions and comparisons the cohort's page shows, in its order."""
+
+SUMMARY_KEYS = ("psnr", "gain", "ssim", "dice", "resolution_z", "chi2")
+"""What the table of samples, and MultiQC's general statistics, show of the final method."""

@@ -102,8 +102,8 @@ def write_sample_report(path: Path | str, inputs: SampleReportInputs) -> None:
                 measured.operator,
             )
         ),
-        main_scores=tabulate(scores, inputs, is_main=True),
-        further_scores=tabulate(scores, inputs, is_main=False),
+        main_scores=tabulate(scores, inputs, place="main"),
+        further_scores=tabulate(scores, inputs, place="further"),
         conditions=describe_conditions(conditions, measured.unit),
         conditions_confidence=conditions.get("confidence", 0.95),
         slices_name=Path(inputs.slices).name,

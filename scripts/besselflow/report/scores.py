@@ -55,7 +55,7 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
 
 
 def tabulate(
-    scores: Mapping[str, Mapping[str, float]], inputs: SampleReportInputs, is_main: bool
+    scores: Mapping[str, Mapping[str, float]], inputs: SampleReportInputs, place: str
 ) -> ScoreTable:
     """Arrange the scores of all methods, one line each, and mark the best of each column.
 
@@ -65,14 +65,15 @@ def tabulate(
         Method -> metric -> value; ``X_lower`` and ``X_upper`` are the interval of metric X.
     inputs : SampleReportInputs
         Names the methods and the final one.
-    is_main : bool
-        Which metrics of the registry to show; those that no method has are left out.
+    place : str
+        Which metrics of the registry to show, see `Metric.place`; those that no method has are
+        left out.
     """
     table = {method: _with_gains(scores, method) for method in inputs.volumes}
     columns = [
         metric
         for metric in METRICS
-        if metric.is_main == is_main and any(metric.key in values for values in table.values())
+        if metric.place == place and any(metric.key in values for values in table.values())
     ]
     best = {
         metric.key: max(
