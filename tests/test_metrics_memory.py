@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from besselflow.metrics import correlate_shells, describe_truth, score_centrelines, score_volume
+from besselflow.metrics.blocks import iterate_blocks
 
 SIDE, SHALLOW, DEEP = 64, 90, 300
 
@@ -59,3 +60,21 @@ def test_memory_does_not_grow_with_depth(compute):
     peak(compute, 30)
     added = 4 * SIDE**2 * (DEEP - SHALLOW)
     assert peak(compute, DEEP) - peak(compute, SHALLOW) < added / 2
+
+
+def test_no_chunk_is_decoded_twice(monkeypatch):
+    monkeypatch.setattr("besselflow.metrics.blocks.BLOCK_VOXELS", 11 * SIDE**2)
+    decoded = []
+
+    def note(block, block_info=None):
+        decoded.append(block_info[0]["chunk-location"][2])
+        return block
+
+    volume = da.zeros((1, 1, 40, SIDE, SIDE), chunks=(1, 1, 4, SIDE, SIDE))
+    volume = volume.map_blocks(note, dtype=volume.dtype, meta=np.empty((0,) * 5))
+    scored = np.zeros(40, bool)
+    scored[3:38] = True
+    found = list(iterate_blocks(volume, 0, 0, scored))
+    assert sorted(decoded) == list(range(10))
+    assert np.concatenate([index for index, _ in found]).tolist() == list(range(3, 38))
+    assert max(len(index) for index, _ in found) == 8

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 import dask.array as da
 import numpy as np
 
-BLOCK_VOXELS = 2**24
-"""About as many voxels are in memory at once of each volume."""
+BLOCK_VOXELS = 2**25
+"""At most as many voxels are in memory at once of each volume, but at least a slice."""
 
 
 def iterate_blocks(
     volume: da.Array, t: int, channel: int, slices: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield some chosen slices at a time, as many as memory allows.
+
+    Blocks span a power of two of slices and begin at its multiples, as the chunks of a store do, so
+    that no chunk is decoded for two blocks unless it is thicker than they are.
 
     Parameters
     ----------
@@ -33,10 +36,11 @@ def iterate_blocks(
         Their values.
     """
     chosen = np.flatnonzero(slices)
-    count = max(1, BLOCK_VOXELS // (volume.shape[3] * volume.shape[4]))
-    for start in range(0, len(chosen), count):
-        index = chosen[start : start + count]
-        yield index, read_slices(volume, t, channel, index)
+    fitting = max(1, BLOCK_VOXELS // (volume.shape[3] * volume.shape[4]))
+    block = chosen // (1 << (fitting.bit_length() - 1))
+    for index in np.split(chosen, np.flatnonzero(np.diff(block)) + 1):
+        if len(index):
+            yield index, read_slices(volume, t, channel, index)
 
 
 def read_slices(volume: da.Array, t: int, channel: int, index: np.ndarray) -> np.ndarray:

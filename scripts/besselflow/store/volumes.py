@@ -23,7 +23,8 @@ from besselflow.store.arrays import (
 )
 from besselflow.store.files import atomic_path
 
-_VOLUME_CHUNK = (1, 1, 16, 128, 128)
+# Eight slices, so that what goes through a volume slice by slice holds few of a large one.
+_VOLUME_CHUNK = (1, 1, 8, 128, 128)
 _SMALLEST_LEVEL, _LARGE_LEVEL, _MOST_LEVELS = 64, 1024, 3
 _VOXELS_FOR_WINDOW = 2**22
 
