@@ -13,6 +13,7 @@ from besselflow.phantoms import draw_phantom
 from besselflow.simulate import (
     AcquisitionFiles,
     Detector,
+    Disturbance,
     simulate_acquisition,
     stage_positions,
     write_acquisition,
@@ -33,6 +34,8 @@ TEST_SAMPLES = (
     ("cells", "cells", 5, True),
     ("vessels-unknown", "vessels", 6, False),
 )
+# One acquisition is as a worn microscope records it, so that its page shows what is corrected.
+DISTURBANCES = {"vessels-unknown": Disturbance(hot_pixels=0.002, scan_phase=0.6)}
 TRAIN_SAMPLES = (
     ("train-vessels-1", "vessels", 104),
     ("train-vessels-2", "vessels", 106),
@@ -75,7 +78,13 @@ def main(
     for name, kind, seed, known in TEST_SAMPLES:
         volume = draw_phantom(kind, test_shape, seed, VOXEL_SIZE_UM)
         acquisition = simulate_acquisition(
-            volume, profile, positions, VOXEL_SIZE_UM, detector, seed=seed
+            volume,
+            profile,
+            positions,
+            VOXEL_SIZE_UM,
+            detector,
+            DISTURBANCES.get(name),
+            seed=seed,
         )
         files = write_acquisition(
             data,
