@@ -21,6 +21,7 @@ from besselflow.errors import InputError
 from besselflow.failures import ADMISSION, Failure
 from besselflow.fingerprint import fingerprint
 from besselflow.held_out import FEWEST_PROJECTIONS, left_out_projections
+from besselflow.placeholders import REMEDY, placeholder_in
 from besselflow.sample_sheet import Sample, read_sheet
 from besselflow.slice_spacing import with_spacing
 from besselflow.stated import resolve
@@ -79,6 +80,7 @@ class Run:
         config = load_config(values)
         prior = config.prior.weights if "diffusion" in config.methods else "auto"
         _check_prior(prior)
+        _check_placeholders(config)
         sheet = read_sheet(config.samples)
         if check_files:
             _check_writable(Path(config.results))
@@ -333,6 +335,21 @@ def _check_prior(chosen: str) -> None:
         ".safetensors file from the folder priors of earlier results, or one of "
         + ", ".join(_PRIORS)
     )
+
+
+def _check_placeholders(config: Config) -> None:
+    """Complain about paths that the workflow engine would not take as they stand."""
+    for key, path in (
+        ("results", config.results),
+        ("prior.weights", config.prior.weights),
+        ("corrections.flat_field", config.corrections.flat_field),
+    ):
+        found = placeholder_in(path)
+        if found:
+            raise InputError(
+                f'{key} in the configuration: {found} in "{path}" means a placeholder to the '
+                f"workflow engine; {REMEDY}"
+            )
 
 
 def _check_flat_field(chosen: str) -> None:

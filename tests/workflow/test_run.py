@@ -1,5 +1,6 @@
 """The workflow run for real: to its end, with bad samples, killed and resumed."""
 
+import html
 import re
 import subprocess
 import sys
@@ -20,13 +21,23 @@ BASELINE_ONLY = {"methods": ["interpolation"], "final": "interpolation"}
 METHODS = ["interpolation", "spectral", "variational", "inr", "diffusion"]
 
 
+# A name that a careless shell, page or template would take for something else than a name.
+NASTY = 'Zoë\'s {lab; $(touch injected) & < b>"%s" #1 [x]*?'
+
+
 class FullRun:
-    """A sheet with two good samples and a bad one: run, then without the bad row, then again."""
+    """A sheet with two good samples and a bad one: run, then without the bad row, then again.
+
+    Folder and one of the acquisitions have a nasty name.
+    """
 
     def __init__(self, folder):
-        self.facility = TinyFacility(folder)
+        self.facility = TinyFacility(folder / NASTY)
         self.facility.add_test("known", seed=5)
-        self.facility.add_test("unknown", seed=6, known=False)
+        plain = self.facility.add_test("unknown", seed=6, known=False)
+        row = self.facility.rows["unknown"]
+        row["acquisition"] = row["acquisition"].replace(plain.name, f"{NASTY}.ome.tif")
+        plain.rename(plain.with_name(f"{NASTY}.ome.tif"))
         self.facility.add_train("other")
         self.facility.add_test("broken", seed=7).write_bytes(b"not an image")
         report = self.facility.results / "report.html"
@@ -64,6 +75,18 @@ class TestFullRun:
             assert (folder / "report.html").stat().st_size > 10_000
             assert (folder / "metrics.tsv").exists()
         assert not (full.facility.results / "broken").exists()
+
+    def test_names_are_taken_for_nothing_else(self, full, tmp_path_factory):
+        assert not list(tmp_path_factory.getbasetemp().rglob("injected"))
+        pages = [
+            full.report_of_first,
+            *(
+                (full.facility.results / name / "report.html").read_text(encoding="utf-8")
+                for name in ("known", "unknown")
+            ),
+        ]
+        assert NASTY in html.unescape(pages[-1])
+        assert not any("touch injected) & (b)" in page for page in pages)
 
     def test_the_summary_comes_last_and_names_the_excluded_sample(self, full):
         summary = last_lines(full.first.stdout, "BesselFlow could not finish everything.")

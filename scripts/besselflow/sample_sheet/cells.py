@@ -12,6 +12,7 @@ from typing import Literal
 from besselflow.acquisition import Frames
 from besselflow.beam.spec import split_tiff
 from besselflow.errors import Problem
+from besselflow.placeholders import REMEDY, placeholder_in
 from besselflow.sample_sheet.columns import COLUMNS
 
 FILL_IN = "?"
@@ -172,6 +173,7 @@ def read_path(row: Row, column: str, folders: bool = False) -> Path | None:
     if not cell:
         return None
     path = _resolve(row, cell)
+    _refuse_placeholder(row, column, path)
     if path.is_dir():
         if not folders:
             row.report(column, "this is a folder", "give the path of a file")
@@ -247,16 +249,24 @@ def read_simulated(row: Row) -> bool:
     return True
 
 
+def _refuse_placeholder(row: Row, column: str, path: Path) -> None:
+    found = placeholder_in(path)
+    if found:
+        row.report(column, f"{found} in {path} means a placeholder to the workflow engine", REMEDY)
+
+
 def _read_optics(row: Row, column: str, remedy: str) -> str | None:
     """Return a model as it stands, or the absolute path of a file with the options behind it."""
     cell = row.cells[column]
     path = _resolve(row, cell)
     if path.is_file():
+        _refuse_placeholder(row, column, path)
         return str(path)
     split = split_tiff(cell)
     if split:
         path = _resolve(row, split[0])
         if path.is_file():
+            _refuse_placeholder(row, column, path)
             return f"{path}:{split[1]}" if split[1] else str(path)
     elif _MODEL.match(cell):
         return cell
