@@ -81,6 +81,18 @@ CASES = (
     Case("laser, 10 %", Disturbance(laser=0.1)),
     Case("bleaching, 40 %", Disturbance(bleaching=0.4)),
     Case("bleaching, 40 %, given", Disturbance(bleaching=0.4), settings=Corrections(bleaching=0.4)),
+    Case("attenuation, 150 um", Disturbance(attenuation_um=150)),
+    Case(
+        "attenuation, 150 um, given",
+        Disturbance(attenuation_um=150),
+        settings=Corrections(depth_attenuation=150),
+    ),
+    Case(
+        "attenuation, 150 um, auto",
+        Disturbance(attenuation_um=150),
+        settings=Corrections(depth_attenuation="auto"),
+    ),
+    Case("no attenuation, auto", Disturbance(), settings=Corrections(depth_attenuation="auto")),
     Case("jitter, 1 um", Disturbance(jitter_um=1.0)),
     Case("drift, 0.3 um a step", Disturbance(drift_um=0.3)),
 )
@@ -214,6 +226,9 @@ def describe(found: dict, acquisition: SimulatedAcquisition) -> str:
     if found["laser"]["applied"]:
         error = np.log(found["laser"]["gains"]) - np.log(truth["brightness"])
         words.append(f"gains to {np.diff(error, 2).std() / np.sqrt(6):.3f}")
+    if found["depth_attenuation"]["applied"] and not found["depth_attenuation"]["given"]:
+        attenuation = found["depth_attenuation"]
+        words.append(f"length {attenuation['length_um']:.0f} +- {attenuation['error_um']:.0f} um")
     if found["drift"]["applied"]:
         error = np.array(found["drift"]["pixels"]) - truth["drift_um"]
         words.append(
