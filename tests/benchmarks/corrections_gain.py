@@ -26,6 +26,7 @@ from besselflow.config import Corrections
 from besselflow.corrections import counts_to_intensity, resolve_detector
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
+from besselflow.disturbance import remaining_light
 from besselflow.errors import InputError
 from besselflow.phantoms import PHANTOMS, draw_phantom
 from besselflow.projection import AxialGrid
@@ -175,6 +176,17 @@ def bend(volume: np.ndarray, positions_um: np.ndarray, pixels: np.ndarray) -> np
     return np.stack([shift(image, d, order=3, mode="nearest") for image, d in slices])
 
 
+def as_dim(volume: np.ndarray, step_um: float, case: Case) -> Projections:
+    """Return an undisturbed acquisition of as little light as attenuation leaves, made bright."""
+    clean, disturbed = (acquire(volume, step_um, each) for each in (CASES[0], case))
+    left = remaining_light(disturbed.positions_um, disturbed.positions_um, case.disturbance)
+    photons = clean.photons * left[:, None, None]
+    counts = Detector(bit_depth=case.bit_depth).expose(photons, np.random.default_rng(3))
+    measured = as_projections(replace(clean, counts=counts), None)
+    data = measured.data / left[:, None, None].astype(np.float32)
+    return replace(measured, data=data, noise_factors=1 / left)
+
+
 def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) -> dict:
     """Return the scores of a case."""
     acquisition = acquire(volume, step_um, case)
@@ -196,6 +208,9 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
         "bent": None,
         "found": describe(found, acquisition),
     }
+    if found["depth_attenuation"].get("given"):
+        dim = psnr(reconstruct(as_dim(volume, step_um, case)), volume, positions)
+        scores["found"] = f"{dim:.2f} with as little light in every projection"
     if found["drift"]["applied"]:
         left = acquisition.truth["drift_um"] - np.array(found["drift"]["pixels"])
         scores["bent"] = psnr(volume_found, bend(volume, positions, left), positions)
