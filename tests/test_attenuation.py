@@ -172,6 +172,31 @@ def test_too_little_to_tell_is_said():
     assert "equally bright" in estimate_fall([np.ones((9, 2, 2))], np.arange(9.0))
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_on_request_the_length_is_estimated(turn):
+    measured = as_projections(acquire(turn * 15.0))
+    found, record = correct(measured, depth_attenuation="auto")
+    assert record["applied"] and not record["given"]
+    assert record["length_um"] == pytest.approx(turn * 15, abs=4 * record["error_um"])
+    assert record["error_um"] < 3
+    expected = np.exp(Attenuation.of(measured, record["length_um"]).log_gains)
+    images = np.asarray(measured.data[0, 0]) / expected[:, None, None]
+    np.testing.assert_allclose(np.asarray(found.data[0, 0]), images, rtol=1e-5)
+
+
+def test_on_request_a_sample_that_varies_by_itself_is_left_alone():
+    measured = as_projections(acquire(np.inf))
+    found, record = correct(measured, depth_attenuation="auto")
+    assert not record["applied"] and record["rate_error_per_um"] > 0
+    np.testing.assert_array_equal(np.asarray(found.data), np.asarray(measured.data))
+
+
+def test_on_request_nothing_is_made_of_hardly_any_light():
+    measured = as_projections(acquire(8.0, volume=np.ones(SHAPE)))
+    _, record = correct(measured, depth_attenuation="auto")
+    assert record == {"applied": False, "why_not": "the brightness falls by more than 100 times"}
+
+
 def test_by_default_nothing_is_done():
     measured = as_projections(acquire(60.0))
     found, record = correct(measured)

@@ -90,6 +90,13 @@ def test_every_correction_has_its_sentence(inputs):
     assert views["Drift"].before != views["Drift"].after
 
 
+def test_an_attenuation_that_is_not_certain_is_told_with_its_error(inputs):
+    found = {"applied": False, "rate_per_um": 0.0041, "rate_error_per_um": 0.0023}
+    changed = with_corrections(inputs, {"depth_attenuation": found}, {})
+    (view,) = describe_corrections(open_projections(changed.projections))
+    assert "falls by 0.41 ± 0.23, which is not certain" in view.sentence
+
+
 def test_the_page_shows_them(inputs, tmp_path):
     changed = with_corrections(inputs, FOUND, {"drift": PAIR, "scan_phase": PAIR})
     write_sample_report(tmp_path / "r.html", changed)

@@ -31,7 +31,8 @@ import numpy as np
 from besselflow.errors import InputError
 from besselflow.store import Projections
 
-_LEAST_LEFT = 0.01
+LEAST_LEFT = 0.01
+"""Share of the brightness below which a projection is not made as bright as the others."""
 _FEWEST_PROJECTIONS = 8
 _ERRORS = 4.0
 _CORRELATION_LENGTHS = 24
@@ -174,6 +175,11 @@ def depth_um(positions_um: np.ndarray, length_um: float) -> np.ndarray:
     return positions - positions.min()
 
 
+def share_left(positions_um: np.ndarray, length_um: float) -> float:
+    """Return the brightness at the deepest stage position over that at the other end."""
+    return float(np.exp(-np.ptp(positions_um) / abs(length_um)))
+
+
 def require_plausible(positions_um: np.ndarray, length_um: float) -> None:
     """Refuse a length that would leave no light to speak of.
 
@@ -182,9 +188,9 @@ def require_plausible(positions_um: np.ndarray, length_um: float) -> None:
     InputError
         Less than 1 % would be left at the deepest projection.
     """
-    depth = float(depth_um(positions_um, length_um).max())
-    left = float(np.exp(-depth / abs(length_um)))
-    if left < _LEAST_LEFT:
+    left = share_left(positions_um, length_um)
+    if left < LEAST_LEFT:
+        depth = np.ptp(positions_um)
         raise InputError(
             f"an attenuation length of {abs(length_um):g} um leaves {left:.2g} of the brightness "
             f"over the {depth:g} um from the first to the last projection, too little to see "

@@ -12,7 +12,12 @@ from scipy.ndimage import shift
 from besselflow.baselines.spectral import fit_spectral_model
 from besselflow.baselines.spectral_masked import fill_masked
 from besselflow.config import Corrections
-from besselflow.corrections.attenuation import Attenuation, estimate_fall
+from besselflow.corrections.attenuation import (
+    LEAST_LEFT,
+    Attenuation,
+    estimate_fall,
+    share_left,
+)
 from besselflow.corrections.brightness import estimate_fluctuation, estimate_loss
 from besselflow.corrections.drift import estimate_drift
 from besselflow.corrections.motion import (
@@ -295,11 +300,14 @@ def _attenuation(
         if not found.is_certain:
             return None, record
         length = found.length_um
+        if share_left(positions, length) < LEAST_LEFT:
+            why_not = f"the brightness falls by more than {1 / LEAST_LEFT:g} times"
+            return None, {"applied": False, "why_not": why_not}
     faded = Attenuation.of(projections, float(length))
     before = np.array([stack.mean(axis=(1, 2)) for stack in mean])
     record |= {
         "length_um": float(length),
-        "left": float(np.exp(np.ptp(positions) / -abs(length))),
+        "left": share_left(positions, length),
         "z_um": positions.tolist(),
         "before": before.tolist(),
         "after": (before * np.exp(-faded.log_gains)).tolist(),
