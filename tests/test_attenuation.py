@@ -205,9 +205,11 @@ def test_by_default_nothing_is_done():
     np.testing.assert_array_equal(np.asarray(found.data), np.asarray(measured.data))
 
 
-@pytest.mark.parametrize("value", ["off", 0, float("inf"), float("nan"), "150um"])
+@pytest.mark.parametrize("value", ["off", False, 0, float("inf"), float("nan"), "150um"])
 def test_a_length_without_a_meaning_is_refused(value):
-    with pytest.raises(ProblemsError, match=r"corrections\.depth_attenuation"):
+    with pytest.raises(
+        ProblemsError, match=r"corrections\.depth_attenuation.* length in micrometres"
+    ):
         load_config({"corrections": {"depth_attenuation": value}})
 
 

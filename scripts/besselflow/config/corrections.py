@@ -11,10 +11,7 @@ from besselflow.config.section import PositiveFloat, Section
 
 def _not_zero(length_um: float) -> float:
     if length_um == 0:
-        raise ValueError(
-            "a length of 0 leaves no light; write the depth in micrometres over which the "
-            "brightness falls to 1/e, or none"
-        )
+        raise ValueError("a length of 0 leaves no light")
     return length_um
 
 

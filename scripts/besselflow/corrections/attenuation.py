@@ -188,12 +188,11 @@ def require_plausible(positions_um: np.ndarray, length_um: float) -> None:
     InputError
         Less than 1 % would be left at the deepest projection.
     """
-    left = share_left(positions_um, length_um)
-    if left < LEAST_LEFT:
+    if share_left(positions_um, length_um) < LEAST_LEFT:
         depth = np.ptp(positions_um)
         raise InputError(
-            f"an attenuation length of {abs(length_um):g} um leaves {left:.2g} of the brightness "
-            f"over the {depth:g} um from the first to the last projection, too little to see "
-            f"anything; write the depth in micrometres over which the brightness falls to 1/e "
-            f"(37 %) into corrections.depth_attenuation, or check the stage positions"
+            f"an attenuation length of {abs(length_um):g} um leaves less than {LEAST_LEFT:.0%} "
+            f"of the brightness over the {depth:g} um from the first to the last projection, too "
+            "little to see anything; write the depth in micrometres over which the brightness "
+            "falls to 1/e (37 %) into corrections.depth_attenuation, or check the stage positions"
         )
