@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from besselflow.baselines.richardson_lucy import richardson_lucy
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import AxialProfile, box_profile, gaussian_profile
 from besselflow.config import Corrections, load_config
@@ -124,6 +125,19 @@ def test_later_stages_find_the_noise_that_they_expect():
     assert chi2[-third:].mean() / chi2[:third].mean() == pytest.approx(1, abs=0.3)
     unaware = chi2_by_projection(replace(found, noise_factors=None))
     assert unaware[-third:].mean() / unaware[:third].mean() > 1.7
+
+
+def test_richardson_lucy_counts_the_photons_that_there_were():
+    measured = as_projections(acquire(25.0, detector=Detector(photons=40)))
+    found, _ = correct(measured, depth_attenuation=25)
+    gains = 1 / found.operator.noise_factors
+    raw = replace(found.operator, matrix=gains[:, None] * found.operator.matrix, noise_factors=None)
+    expected = richardson_lucy(np.asarray(measured.data[0, 0]), raw, 5)
+    corrected = np.asarray(found.data[0, 0])
+    volume = richardson_lucy(corrected, found.operator, 5)
+    np.testing.assert_allclose(volume, expected, rtol=1e-3, atol=1e-3)
+    unaware = richardson_lucy(corrected, replace(found.operator, noise_factors=None), 5)
+    assert np.abs(unaware - expected).max() > 1
 
 
 def test_an_offset_that_is_not_known_is_noted(caplog):
