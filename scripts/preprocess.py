@@ -153,7 +153,7 @@ def main(
         masked=corrected.masked,
         pictures=corrected.pictures,
     )
-    projections = correct_whole(projections, order, corrections)
+    projections = correct_whole(projections, order, corrections, detector.offset is not None)
     projections.attributes.update(describe(counts, projections.data))
     logger.info(
         "%d projections of %d x %d pixels, %d slices to reconstruct, intensity in %s",

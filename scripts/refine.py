@@ -77,7 +77,8 @@ def main(
             mean = np.asarray(spectral.arrays["volume"][unit.index])
             expected = measured.operator.forward(mean)
             data, masked = measured.unit_data(unit), measured.unit_masked(unit)
-            variance = pixel_variance(expected, model.noise_variance, model.mean, masked)
+            factors = measured.operator.noise_factors
+            variance = pixel_variance(expected, model.noise_variance, model.mean, masked, factors)
             if masked is not None:
                 # The denoiser looks at the projections, and has learnt from full ones.
                 data = np.where(masked, expected, data)

@@ -166,7 +166,13 @@ def weights_by_prediction(check: Check, acquisition: Projections) -> list[dict[s
                 ask(question, np.asarray(whole.data[0, channel])),
                 ask(
                     np.square(question),
-                    pixel_variance(light, record["noise_variance"], record["mean"], masked),
+                    pixel_variance(
+                        light,
+                        record["noise_variance"],
+                        record["mean"],
+                        masked,
+                        operator.noise_factors,
+                    ),
                 ),
             )
         )

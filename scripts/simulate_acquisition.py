@@ -312,6 +312,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add("--laser", type=float, default=0.0, metavar="SHARE", help="its fluctuation, 0 to 1")
     add("--scan-phase", type=float, default=0.0, metavar="PIXELS", help="of odd lines, along x")
+    add(
+        "--attenuation",
+        type=float,
+        default=float("inf"),
+        metavar="UM",
+        help="depth over which brightness falls to 1/e (default none), negative for falling z",
+    )
     add("--seed", type=int, default=0, help="of the noise (default 0)")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--name", required=True, help="sample name, and stem of the files")
@@ -336,6 +343,7 @@ if __name__ == "__main__":
                     jitter_um=args.jitter,
                     laser=args.laser,
                     scan_phase=args.scan_phase,
+                    attenuation_um=args.attenuation,
                 ),
                 args.seed,
                 args.out,

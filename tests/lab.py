@@ -25,7 +25,7 @@ class Lab:
 
     def __init__(self, folder):
         self.folder = folder
-        self.flat_field = None
+        self.flat_field = self.attenuation_um = None
         write_tiff(folder / "a.tif", volume(0, (3, 32, 36)))
         self.write_stage(POSITIONS)
         write_tiff(folder / "a_truth.tif", volume(1))
@@ -58,7 +58,7 @@ class Lab:
         lines = ["\t".join(row.get(name, "") for name in HEADER) for row in rows]
         path = self.folder / "samples.tsv"
         path.write_text("\n".join(["\t".join(HEADER), *lines]))
-        return check_samples(read_sheet(path), self.flat_field)
+        return check_samples(read_sheet(path), self.flat_field, self.attenuation_um)
 
     def problem(self, **cells):
         """Return the only problem of the test sample, after a good copy of it in the sheet."""

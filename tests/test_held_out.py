@@ -1,5 +1,7 @@
 """Which projections are withheld, what is kept, and how predictions are ranked."""
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -107,6 +109,11 @@ def test_folded_neighbours_become_a_projection_of_a_longer_beam(series, tmp_path
     assert thinned.data.dtype == np.float32
     assert thinned.positions_um[5] == pytest.approx(POSITIONS[6:8].mean())
     assert thinned.members_um[5] == POSITIONS[6:8].tolist()
+    # How noisy a projection is goes with it.
+    factors = np.linspace(1, 2, len(POSITIONS))
+    write_projections(tmp_path / "f.zarr", thin(replace(series, noise_factors=factors), 6, 20))
+    left = open_projections(tmp_path / "f.zarr").operator.noise_factors
+    np.testing.assert_allclose(left[[2, 3, 5]], [factors[2], factors[4], factors[6:8].mean()])
     # The operator of what is left sees with both beams at once.
     volume = np.random.default_rng(0).random((SHAPE[2], 4, 4)).astype(np.float32)
     whole = series.operator.forward(volume)

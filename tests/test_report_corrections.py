@@ -32,6 +32,17 @@ FOUND = {
     "scan_phase": {"applied": True, "given": False, "pixels": 0.712, "error": 0.004},
     "motion": {"applied": True, "pixels": [[0, 0], [1.5, -2.25]]},
     "bleaching": {"applied": False, "why_not": "a single stack can't tell"},
+    "depth_attenuation": {
+        "applied": True,
+        "given": False,
+        "length_um": 142.0,
+        "error_um": 11.0,
+        "left": 0.25,
+        "offset_known": True,
+        "z_um": [0.0, 100.0, 196.9],
+        "before": [[80.0, 39.0, 20.0]],
+        "after": [[80.0, 78.9, 80.1]],
+    },
     "laser": {"applied": False, "spread": 0.0, "error": 0.01, "gains": [1.0], "evidence": 1.0},
     "drift": {"applied": True, "spread": 0.84, "error": 0.11, "pixels": [], "evidence": 90.0},
 }
@@ -68,9 +79,22 @@ def test_every_correction_has_its_sentence(inputs):
     assert views["Motion"].number == "up to 2.2 pixels"
     assert views["Bleaching"].number == "not applied"
     assert views["Bleaching"].sentence == "A single stack can't tell."
+    attenuation = views["Attenuation with depth"]
+    assert attenuation.number == "142 µm (± 11)"
+    assert "kept 25% of its light" in attenuation.sentence
+    assert "4 times the noise variance" in attenuation.sentence
+    assert "holds less further down" in attenuation.sentence
+    assert attenuation.plot and "Mean brightness" in attenuation.plot_caption
     assert views["Laser"].sentence == "No fluctuation is certain."
     assert views["Drift"].before.startswith("data:image/webp") and views["Motion"].before is None
     assert views["Drift"].before != views["Drift"].after
+
+
+def test_an_attenuation_that_is_not_certain_is_told_with_its_error(inputs):
+    found = {"applied": False, "rate_per_um": 0.0041, "rate_error_per_um": 0.0023}
+    changed = with_corrections(inputs, {"depth_attenuation": found}, {})
+    (view,) = describe_corrections(open_projections(changed.projections))
+    assert "falls by 0.41 ± 0.23, which is not certain" in view.sentence
 
 
 def test_the_page_shows_them(inputs, tmp_path):
@@ -80,7 +104,7 @@ def test_the_page_shows_them(inputs, tmp_path):
     section = page[page.index('id="corrections"') :].split("</section>")[0]
     assert "Offset and gain: 9.94 ± 0.1 counts per photon" in section
     assert "an offset of 97.4 ± 0.5 counts" in section
-    assert "Drift: 0.84 pixels (known to 0.11)" in section and section.count("<img") == 5
+    assert "Drift: 0.84 pixels (known to 0.11)" in section and section.count("<img") == 6
     assert "Not applied" in section and "can&#39;t tell" in section
 
 

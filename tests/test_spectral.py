@@ -60,7 +60,10 @@ def dense_posterior(y, operator, model, voxel):
     pixels = np.eye(shape[0] * shape[1]).reshape(-1, *shape)
     blurred = pixels if operator.lateral is None else operator.lateral.apply(pixels)
     whole = np.kron(matrix, blurred.reshape(len(pixels), -1).T)
-    measured = whole @ covariance @ whole.T + model.noise_variance * np.eye(len(whole))
+    relative = operator.noise_factors
+    relative = np.ones(len(matrix)) if relative is None else relative
+    noise = model.noise_variance * np.diag(np.repeat(relative, len(pixels)))
+    measured = whole @ covariance @ whole.T + noise
     residual = y.ravel() - whole @ np.full(size, model.mean)
     gain = covariance @ whole.T @ np.linalg.inv(measured)
     variance = np.diag(covariance - gain @ whole @ covariance)
@@ -109,6 +112,19 @@ def test_posterior_is_that_of_a_dense_solve(model, kernel, n_slices, shape):
             np.testing.assert_allclose(array, expected, atol=1e-6 * np.abs(expected).max())
 
 
+def test_noisier_projections_count_for_less_as_in_a_dense_solve():
+    model, shape = SpectralModel(40.0, 1.5, 2.0, 0.3, 5.0), (5, 6)
+    grid = AxialGrid(0.0, 1.0, 10)
+    operator = AxialProjection.from_geometry(box_profile(3.0), np.array([0.8, 2.5, 5.1]), grid)
+    noisy = replace(operator, noise_factors=np.array([1.0, 2.5, 20.0]))
+    y = np.random.default_rng(0).normal(model.mean, 3.0, (3, *shape))
+    mean, std = dense_posterior(y, noisy, model, VOXEL)
+    np.testing.assert_allclose(posterior_mean(y, noisy, model, VOXEL), mean, atol=1e-5)
+    np.testing.assert_allclose(posterior_std(shape, noisy, model, VOXEL), std, rtol=1e-5)
+    # Far more than the tolerance.
+    assert np.abs(posterior_mean(y, operator, model, VOXEL) - mean).max() > 0.1
+
+
 @pytest.mark.parametrize("edge", [7, 8])
 def test_std_in_square_pixels_is_that_of_a_dense_solve(edge):
     """Equal edges and pixels let modes share their solves."""
@@ -139,6 +155,7 @@ def test_std_is_the_error_of_the_mean_when_the_model_is_true(kernel):
 @settings(max_examples=20, deadline=None)
 def test_gradient_of_the_likelihood(amplitude, length, smoothness, noise, anisotropy):
     operator = replace(regular_operator(12)[1], lateral=LateralBlur(KERNEL))
+    operator = replace(operator, noise_factors=np.linspace(0.7, 3, operator.n_projections))
     y = np.random.default_rng(0).normal(3, 1, (operator.n_projections, 12, 9))
     rings = spectral_fit._collect([y], 3.0, operator, VOXEL)
     basis = spectral_fit.AxialBasis.of(operator, VOXEL[0])

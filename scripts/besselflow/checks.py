@@ -10,8 +10,9 @@ import numpy as np
 from besselflow.acquisition import Acquisition, open_acquisition
 from besselflow.beam import AxialProfile, parse_beam_profile, read_lateral_psf
 from besselflow.copies import Print, check_copy, print_of
+from besselflow.corrections.attenuation import require_plausible
 from besselflow.corrections.flat_field import fit_to_images, read_flat_field
-from besselflow.errors import Problem
+from besselflow.errors import InputError, Problem
 from besselflow.findings import Findings
 from besselflow.projection import AxialGrid
 from besselflow.sample_sheet import COLUMNS, VOXEL_COLUMNS, Sample, Sheet, problems_by_sample
@@ -48,7 +49,9 @@ class CheckedSheet:
     rejected: dict[str, tuple[Problem, ...]]
 
 
-def check_samples(sheet: Sheet, flat_field: str | None = None) -> CheckedSheet:
+def check_samples(
+    sheet: Sheet, flat_field: str | None = None, attenuation_um: float | None = None
+) -> CheckedSheet:
     """Check the files of all samples, so that what can't be run is known before anything runs.
 
     Only headers and a few planes are read, except for a training ground truth that begins to look
@@ -60,6 +63,8 @@ def check_samples(sheet: Sheet, flat_field: str | None = None) -> CheckedSheet:
         The sheet, with the problems that were found in it.
     flat_field : str or None
         Path of the flat field that all acquisitions are divided by, readable.
+    attenuation_um : float or None
+        Attenuation length that all acquisitions are corrected for.
 
     Returns
     -------
@@ -76,6 +81,8 @@ def check_samples(sheet: Sheet, flat_field: str | None = None) -> CheckedSheet:
             stack, truth = _check_test(findings)
             if stack is not None and flat_field is not None:
                 _check_flat_field(findings, stack, flat_field)
+            if stack is not None and attenuation_um is not None:
+                _check_attenuation(findings, stack, attenuation_um)
         else:
             stack, truth = None, _check_train(findings)
         if truth is not None:
@@ -184,6 +191,16 @@ def _check_flat_field(findings: Findings, stack: Acquisition, path: str) -> None
         stack.path,
         lambda: fit_to_images(read_flat_field(path), path, (channels, *size)),
     )
+
+
+def _check_attenuation(findings: Findings, stack: Acquisition, length_um: float) -> None:
+    sample = findings.sample
+    try:
+        positions = positions_of(stack, sample.stage_positions, sample.overrule)
+    except InputError:
+        # Reported already, with the positions.
+        return
+    findings.attempt("acquisition", stack.path, lambda: require_plausible(positions, length_um))
 
 
 def check_images(findings: Findings, stack: Acquisition) -> None:

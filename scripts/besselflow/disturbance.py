@@ -30,6 +30,9 @@ class Disturbance:
     vignetting : float
         Share of the brightest pixel's light that is missing at the farthest corner of every image;
         0 to below 1. The mean over the image stays.
+    attenuation_um : float
+        Depth in micrometres over which the brightness of the sample falls to 1/e; negative where z
+        decreases with depth, infinite for no attenuation.
 
     Raises
     ------
@@ -44,6 +47,7 @@ class Disturbance:
     laser: float = 0.0
     scan_phase: float = 0.0
     vignetting: float = 0.0
+    attenuation_um: float = np.inf
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
@@ -58,6 +62,8 @@ class Disturbance:
             raise ValueError("vignetting must be below 1: no light says nothing of the sample")
         if self.bleaching == 1:
             raise ValueError("bleaching must be below 1: an exponential never loses everything")
+        if self.attenuation_um == 0 or np.isnan(self.attenuation_um):
+            raise ValueError(f"attenuation_um must be a length, not {self.attenuation_um}")
 
 
 def displacements(
@@ -78,6 +84,18 @@ def remaining_brightness(
     elapsed = np.arange(count) / max(count - 1, 1)
     laser = np.exp(later.normal(0.0, 1.0, count) * disturbance.laser)
     return (1 - disturbance.bleaching) ** elapsed * laser
+
+
+def remaining_light(
+    centres_um: np.ndarray, positions_um: np.ndarray, disturbance: Disturbance
+) -> np.ndarray:
+    """Return what attenuation leaves of the brightness of every slice, shape (Z,).
+
+    It is 1 at the stage position nearest to the surface.
+    """
+    length = disturbance.attenuation_um
+    surface = np.min(positions_um) if length > 0 else np.max(positions_um)
+    return np.exp(-(np.asarray(centres_um) - surface) / length)
 
 
 def uneven_light(shape: tuple[int, ...], vignetting: float) -> np.ndarray:

@@ -90,6 +90,7 @@ def take(
     """Return some projections of one time point and a lateral region, on the same depth grid."""
     scale = projections.attributes.get("scale")
     members, masked = projections.members_um, projections.masked
+    factors = projections.noise_factors
     return replace(
         projections,
         data=projections.data[t : t + 1, :, chosen, *region],
@@ -97,6 +98,7 @@ def take(
         positions_um=projections.positions_um[chosen],
         attributes=projections.attributes | ({"scale": [scale[t]]} if scale else {}),
         members_um=members and [members[p] for p in chosen],
+        noise_factors=None if factors is None else factors[chosen],
     )
 
 
@@ -143,6 +145,7 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
         # A mean is no measurement where one of its members isn't.
         masked = da.stack([masked[:, :, group].any(axis=2) for group in thinning.groups], axis=2)
     members = [[float(whole.positions_um[p]) for p in group] for group in thinning.groups]
+    factors = whole.noise_factors
     y, x = ([window.start, window.stop] for window in region)
     taken = {"projections": thinning.withheld, "folded": [list(pair) for pair in thinning.folded]}
     taken |= {"t": t, "y": y, "x": x}
@@ -153,6 +156,7 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
         attributes=whole.attributes | {"held_out": taken},
         members_um=members if thinning.folded else None,
         masked=masked,
+        noise_factors=None if factors is None else thinning.apply(factors),
         pictures={},
     )
 

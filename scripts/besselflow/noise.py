@@ -15,6 +15,7 @@ def pixel_variance(
     noise_variance: float,
     mean: float,
     masked: np.ndarray | None = None,
+    factors: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the noise variance of each measured pixel.
 
@@ -32,6 +33,8 @@ def pixel_variance(
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
         Pixels that hold no measurement (saturated, hot, beyond the edge); their variance is
         `EXCLUDED` times as large. It stays finite, so that every solve stays regular.
+    factors : numpy.ndarray, shape (P,), or None
+        `noise_factors` of the operator (`besselflow.projection.AxialProjection`).
 
     Returns
     -------
@@ -41,6 +44,8 @@ def pixel_variance(
     relative = np.maximum(expected, 0) / max(mean, 1e-9)
     share = (relative + _VARIANCE_FLOOR) / (1 + _VARIANCE_FLOOR)
     variance = noise_variance * share
+    if factors is not None:
+        variance = variance * factors[:, None, None]
     if masked is not None:
         variance = np.where(masked, EXCLUDED * variance, variance)
     return variance.astype(np.float32)

@@ -86,10 +86,15 @@ class AxialProjection:
         Weight of each slice in each projection, float64.
     lateral : LateralBlur or None
         What the side lobes of the beam mix within each projection.
+    noise_factors : numpy.ndarray or None, shape (P,)
+        Noise variance of each projection in multiples of what later stages expect at its intensity:
+        a dim projection that was made as bright as the others is noisier than they are. None where
+        all are alike.
     """
 
     matrix: np.ndarray
     lateral: LateralBlur | None = None
+    noise_factors: np.ndarray | None = None
 
     @classmethod
     def from_geometry(
@@ -143,6 +148,13 @@ class AxialProjection:
     def seen(self) -> np.ndarray:
         """Boolean (Z,): slices that at least one projection collects light from."""
         return self.matrix.max(axis=0) > 1e-9
+
+    @property
+    def relative_noise(self) -> np.ndarray:
+        """Covariance of the projections' noise, in units of one noise variance, shape (P, P)."""
+        if self.noise_factors is None:
+            return np.eye(self.n_projections)
+        return np.diag(self.noise_factors)
 
     def mean_squared_weight(self, shape: tuple[int, int]) -> float:
         """Return the sum of squared weights of a measured pixel, trace(A A^T) / (P Y X).

@@ -86,7 +86,12 @@ class Run:
             _check_writable(Path(config.results))
             flat_field = config.corrections.flat_field
             _check_flat_field(flat_field)
-            checked = check_samples(sheet, None if flat_field == "none" else flat_field)
+            length = config.corrections.depth_attenuation
+            checked = check_samples(
+                sheet,
+                None if flat_field == "none" else flat_field,
+                None if isinstance(length, str) else length,
+            )
             rejected = {
                 name: [str(problem) for problem in problems]
                 for name, problems in checked.rejected.items()

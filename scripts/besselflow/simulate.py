@@ -2,12 +2,12 @@ r"""Acquisitions of a known volume under any beam and detector, as a microscope 
 
 The model of a recorded count is
 
-.. math:: c_p = \mathrm{offset} + \mathrm{gain} \cdot \mathrm{Poisson}(b_p \, K [A v_p])
+.. math:: c_p = \mathrm{offset} + \mathrm{gain} \cdot \mathrm{Poisson}(b_p \, K [A g v_p])
           + \mathrm{Normal}(0, \mathrm{read\ noise}),
 
 with the axial projection A, the lateral blur K of the beam (none by default), the volume
-:math:`v_p` displaced by the drift so far, and the share :math:`b_p` of the fluorophores that are
-not bleached yet.
+:math:`v_p` displaced by the drift so far, the share g(z) of the light that attenuation leaves at a
+depth, and the share :math:`b_p` of the fluorophores that are not bleached yet.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from besselflow.disturbance import (
     dark_photons,
     displacements,
     remaining_brightness,
+    remaining_light,
     uneven_light,
 )
 from besselflow.projection import AxialGrid, AxialProjection
@@ -131,7 +132,8 @@ class SimulatedAcquisition:
         Slices that at least one projection collects light from.
     truth : dict of str to numpy.ndarray
         ``drift_um`` (P, 2), displacement (y, x) of the sample; ``brightness`` (P,), share that is
-        not bleached; ``flat_field`` (Y, X), with the mean 1; ``hot_pixels`` (Y, X), bool;
+        not bleached; ``attenuation`` (Z,), share of the light that is left in a slice;
+        ``flat_field`` (Y, X), with the mean 1; ``hot_pixels`` (Y, X), bool;
         ``hot_photons`` (Y, X), expected dark photons.
     """
 
@@ -257,7 +259,8 @@ def simulate_acquisition(
     hot, hot_photons = dark_photons(rng, volume.shape[1:], disturbance.hot_pixels, detector.photons)
 
     # A lateral displacement commutes with a projection along z, and here it is cheaper after it.
-    photons = detector.photons * operator.forward(volume.astype(float))
+    light = remaining_light(grid.centres_um, positions, disturbance)
+    photons = detector.photons * operator.forward(volume * light[:, None, None])
     if lateral_kernel is not None:
         photons = blur(photons, lateral_kernel)
     if drift_um.any():
@@ -276,6 +279,7 @@ def simulate_acquisition(
     truth = {
         "drift_um": drift_um,
         "brightness": brightness,
+        "attenuation": light,
         "flat_field": flat,
         "hot_pixels": hot,
         "hot_photons": hot_photons,

@@ -78,7 +78,8 @@ class Noise:
     def variance_of(self, t: int, c: int, operator: AxialProjection, *window: slice) -> np.ndarray:
         """Return the variance of each pixel in a lateral window (y, x), shape (P, y, x)."""
         expected = operator.forward(np.asarray(self.expected[t, c, :, *window]))
-        return pixel_variance(expected, self.variance[t, c], self.mean[t, c])
+        fitted = self.variance[t, c], self.mean[t, c]
+        return pixel_variance(expected, *fitted, factors=operator.noise_factors)
 
 
 @dataclass(frozen=True)

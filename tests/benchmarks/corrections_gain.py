@@ -26,6 +26,7 @@ from besselflow.config import Corrections
 from besselflow.corrections import counts_to_intensity, resolve_detector
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
+from besselflow.disturbance import remaining_light
 from besselflow.errors import InputError
 from besselflow.phantoms import PHANTOMS, draw_phantom
 from besselflow.projection import AxialGrid
@@ -81,6 +82,18 @@ CASES = (
     Case("laser, 10 %", Disturbance(laser=0.1)),
     Case("bleaching, 40 %", Disturbance(bleaching=0.4)),
     Case("bleaching, 40 %, given", Disturbance(bleaching=0.4), settings=Corrections(bleaching=0.4)),
+    Case("attenuation, 150 um", Disturbance(attenuation_um=150)),
+    Case(
+        "attenuation, 150 um, given",
+        Disturbance(attenuation_um=150),
+        settings=Corrections(depth_attenuation=150),
+    ),
+    Case(
+        "attenuation, 150 um, auto",
+        Disturbance(attenuation_um=150),
+        settings=Corrections(depth_attenuation="auto"),
+    ),
+    Case("no attenuation, auto", Disturbance(), settings=Corrections(depth_attenuation="auto")),
     Case("jitter, 1 um", Disturbance(jitter_um=1.0)),
     Case("drift, 0.3 um a step", Disturbance(drift_um=0.3)),
 )
@@ -163,6 +176,17 @@ def bend(volume: np.ndarray, positions_um: np.ndarray, pixels: np.ndarray) -> np
     return np.stack([shift(image, d, order=3, mode="nearest") for image, d in slices])
 
 
+def as_dim(volume: np.ndarray, step_um: float, case: Case) -> Projections:
+    """Return an undisturbed acquisition of as little light as attenuation leaves, made bright."""
+    clean, disturbed = (acquire(volume, step_um, each) for each in (CASES[0], case))
+    left = remaining_light(disturbed.positions_um, disturbed.positions_um, case.disturbance)
+    photons = clean.photons * left[:, None, None]
+    counts = Detector(bit_depth=case.bit_depth).expose(photons, np.random.default_rng(3))
+    measured = as_projections(replace(clean, counts=counts), None)
+    data = measured.data / left[:, None, None].astype(np.float32)
+    return replace(measured, data=data, noise_factors=1 / left)
+
+
 def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) -> dict:
     """Return the scores of a case."""
     acquisition = acquire(volume, step_um, case)
@@ -184,6 +208,9 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
         "bent": None,
         "found": describe(found, acquisition),
     }
+    if found["depth_attenuation"].get("given"):
+        dim = psnr(reconstruct(as_dim(volume, step_um, case)), volume, positions)
+        scores["found"] = f"{dim:.2f} with as little light in every projection"
     if found["drift"]["applied"]:
         left = acquisition.truth["drift_um"] - np.array(found["drift"]["pixels"])
         scores["bent"] = psnr(volume_found, bend(volume, positions, left), positions)
@@ -214,6 +241,9 @@ def describe(found: dict, acquisition: SimulatedAcquisition) -> str:
     if found["laser"]["applied"]:
         error = np.log(found["laser"]["gains"]) - np.log(truth["brightness"])
         words.append(f"gains to {np.diff(error, 2).std() / np.sqrt(6):.3f}")
+    if found["depth_attenuation"]["applied"] and not found["depth_attenuation"]["given"]:
+        attenuation = found["depth_attenuation"]
+        words.append(f"length {attenuation['length_um']:.0f} +- {attenuation['error_um']:.0f} um")
     if found["drift"]["applied"]:
         error = np.array(found["drift"]["pixels"]) - truth["drift_um"]
         words.append(

@@ -26,6 +26,8 @@ def test_undisturbed_data_stay_as_they_are(volume, undisturbed):
     scores = bench.measure(volume, STEP_UM, CASES["nothing"], undisturbed)
     assert scores["corrected"] == pytest.approx(undisturbed, abs=0.1)
     assert scores["found"] == "-" and scores["bent"] is None
+    asked = bench.measure(volume, STEP_UM, CASES["no attenuation, auto"], undisturbed)
+    assert asked["corrected"] == scores["corrected"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_undisturbed_data_stay_as_they_are(volume, undisturbed):
         "scan phase, 0.7 pixels",
         "flat field, 40 % less light in a corner",
         "bleaching, 40 %, given",
+        "attenuation, 150 um, given",
     ],
 )
 def test_what_is_corrected_is_as_good_as_undisturbed(volume, undisturbed, name):

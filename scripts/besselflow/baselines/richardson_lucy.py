@@ -41,14 +41,19 @@ def richardson_lucy(
     measured = np.maximum(projections, 0).astype(np.float32)
     mean = measured.mean() if masked is None else measured[~masked].mean()
     seen = operator.seen[:, None, None]
+    # Photons that were multiplied afterwards are no more than they were.
+    trust = np.ones(len(measured), np.float32)
+    if operator.noise_factors is not None:
+        trust = (1 / operator.noise_factors).astype(np.float32)
     # A blur with mirror boundaries leaves ones as they are.
-    sensitivity = operator.matrix.sum(axis=0)[:, None, None].astype(np.float32)
+    sensitivity = (trust @ operator.matrix)[:, None, None].astype(np.float32)
     volume = np.full((operator.n_slices, *measured.shape[1:]), mean, np.float32)
     for _ in range(iterations):
         ratio = measured / np.maximum(operator.forward(volume), _SMALLEST)
         if masked is not None:
             ratio[masked] = 1.0
         # The rounding of a blur's transforms can leave a little below zero.
-        factor = np.maximum(operator.adjoint(ratio), 0) / np.maximum(sensitivity, _SMALLEST)
+        back = operator.adjoint(ratio * trust[:, None, None])
+        factor = np.maximum(back, 0) / np.maximum(sensitivity, _SMALLEST)
         volume = np.where(seen, volume * factor, volume)
     return volume

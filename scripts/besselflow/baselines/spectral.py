@@ -7,8 +7,9 @@ z is thereby inferred from what they see laterally.
 A cosine transform along y and x (mirror boundaries) decouples the lateral frequencies, since the
 operator acts on each of them alone: by the axial weights A, and by the eigenvalue :math:`b_k` of
 the lateral blur (1 without one). For each frequency the measured P-vector is Gaussian with the
-covariance :math:`M_k = b_k^2 A C_k A^T + \sigma^2 I`; the posterior mean is
-:math:`b_k C_k A^T M_k^{-1} y_k` and the posterior covariance
+covariance :math:`M_k = b_k^2 A C_k A^T + \sigma^2 N`, where N is the identity unless some
+projections are known to be noisier than others (`noise_factors` of the operator); the posterior
+mean is :math:`b_k C_k A^T M_k^{-1} y_k` and the posterior covariance
 :math:`C_k - b_k^2 C_k A^T M_k^{-1} A C_k` (Rasmussen & Williams, 2006, eqs. 2.23 and 2.24).
 The parameters maximise the marginal likelihood (`besselflow.baselines.spectral_fit`).
 """
@@ -69,7 +70,7 @@ def posterior_mean(
     lateral = lateral_frequency_squared(shape, voxel_size_um).ravel()
     blur = None if operator.lateral is None else operator.lateral.transfer(shape).ravel()
     result = np.empty((operator.n_slices, len(lateral)), dtype=np.float32)
-    noise = model.noise_variance * np.eye(n)
+    noise = model.noise_variance * operator.relative_noise
     count = max(1, _VALUES_AT_ONCE // (n * n + 2 * basis.period))
     for start in range(0, len(lateral), count):
         part = slice(start, start + count)
@@ -95,8 +96,8 @@ def posterior_std(
 ) -> np.ndarray:
     r"""Return the exact posterior standard deviation of each voxel.
 
-    It is that of the model: noise of the same variance everywhere, and a stationary prior. It does
-    not depend on the measured values, and varies laterally only next to the edges.
+    It is that of the model: noise of the same variance all over a projection, and a stationary
+    prior. It does not depend on the measured values, and varies laterally only next to the edges.
 
     With the cosine modes :math:`\phi_k`, the variance of a voxel is
     :math:`\sum_k \phi_k(y, x)^2 V_k(z)`. Since :math:`2 \cos^2 = 1 + \cos 2 \cdot`, that sum is a
@@ -125,7 +126,7 @@ def posterior_std(
     _, first, group = np.unique(rounded, return_index=True, return_inverse=True)
     lateral, gain = lateral.ravel()[first], gain.ravel()[first]
     variances = np.empty((len(first), operator.n_slices), np.float32)
-    noise = model.noise_variance * np.eye(operator.n_projections)
+    noise = model.noise_variance * operator.relative_noise
     count = max(1, _VALUES_AT_ONCE // (2 * operator.n_projections * basis.period))
     for start in range(0, len(first), count):
         part = slice(start, start + count)

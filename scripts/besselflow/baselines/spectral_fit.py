@@ -46,12 +46,15 @@ class _Rings:
         Means of their squared frequency, and of the squared eigenvalue of the lateral blur. The
         scatter is expected to be that of the mean gain; how the gain varies within a ring is not
         used.
+    noise : numpy.ndarray, shape (P, P)
+        Covariance of the noise, in units of the noise variance.
     """
 
     count: np.ndarray
     scatter: np.ndarray
     frequency_squared: np.ndarray
     gain: np.ndarray
+    noise: np.ndarray
 
 
 def fit_spectral_model(
@@ -189,7 +192,8 @@ def _collect(
             gain += np.bincount(ring, transfer**2, _RINGS)
     used = count > 0
     count = count[used]
-    return _Rings(count, scatter[used], frequency[used] / count, gain[used] / count)
+    noise = operator.relative_noise
+    return _Rings(count, scatter[used], frequency[used] / count, gain[used] / count, noise)
 
 
 def _ring_edges(voxel_size_um: tuple[float, float, float]) -> np.ndarray:
@@ -215,11 +219,10 @@ class _Likelihood:
     ):
         self._rings, self._basis, self._mean, self._anisotropy = rings, basis, mean, anisotropy
         self._modes = rings.count.sum()
-        self._identity = np.eye(rings.scatter.shape[1])
         total = float(np.trace(rings.scatter.sum(axis=0)))
-        self._variance = total / float(self._modes * len(self._identity))
+        self._variance = total / float(self._modes * len(rings.noise))
         # The upper triangle stands for both.
-        row, column = np.triu_indices(len(self._identity))
+        row, column = np.triu_indices(len(rings.noise))
         self._doubled = basis.products * np.where(row == column, 1.0, 2.0)
         self._triangle = row, column
 
@@ -250,7 +253,7 @@ class _Likelihood:
         # busy machine cost far more than they save; einsum has none.
         triangle = np.einsum("rf,ft->rt", density * rings.gain[:, None], basis.products)
         covariance = triangle[:, basis.entries]
-        covariance += model.noise_variance * self._identity
+        covariance += model.noise_variance * rings.noise
         lower = np.linalg.cholesky(covariance)
         determinant = 2 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
         return density, covariance, determinant
@@ -263,7 +266,8 @@ class _Likelihood:
         whitened = inverse @ rings.scatter
         value = (rings.count * determinant).sum() + np.trace(whitened, axis1=1, axis2=2).sum()
         by_covariance = rings.count[:, None, None] * inverse - whitened @ inverse
-        by_noise = model.noise_variance * np.trace(by_covariance, axis1=1, axis2=2).sum()
+        by_noise = np.diagonal(by_covariance, axis1=1, axis2=2) * np.diagonal(rings.noise)
+        by_noise = model.noise_variance * by_noise.sum(axis=1).sum()
         by_density = np.einsum("rt,ft->rf", by_covariance[:, *self._triangle], self._doubled)
         by_log = by_density * density * rings.gain[:, None]
         # Derivatives of log S by the logarithms of the parameters.

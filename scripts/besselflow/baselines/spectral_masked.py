@@ -94,7 +94,7 @@ class _Precision:
     ):
         basis = AxialBasis.of(operator, voxel_size_um[0])
         self._basis, self._model, self._count = basis, model, shape[0]
-        self._noise = model.noise_variance * np.eye(shape[0])
+        self._noise = model.noise_variance * operator.relative_noise
         self._lateral = lateral_frequency_squared(shape[1:], voxel_size_um).ravel()
         self._gain = np.ones_like(self._lateral)
         if operator.lateral is not None:

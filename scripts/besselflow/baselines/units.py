@@ -131,7 +131,9 @@ def by_variational(
         data: np.ndarray, masked: np.ndarray | None, start: np.ndarray, model: SpectralModel
     ) -> VariationalProblem:
         expected = operator.forward(start)
-        variance = pixel_variance(expected, model.noise_variance, model.mean, masked)
+        variance = pixel_variance(
+            expected, model.noise_variance, model.mean, masked, operator.noise_factors
+        )
         noise = math.sqrt(model.noise_variance)
         if masked is not None:
             data = np.where(masked, expected, data)

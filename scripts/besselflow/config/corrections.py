@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from besselflow.config.section import PositiveFloat, Section
+
+
+def _not_zero(length_um: float) -> float:
+    if length_um == 0:
+        raise ValueError("a length of 0 leaves no light")
+    return length_um
 
 
 class Corrections(Section):
@@ -65,4 +71,24 @@ class Corrections(Section):
         description="Share of the brightness that is lost from the first to the last image, "
         "exponentially. `auto` estimates it in series of at least 3 time points; a single stack "
         "can't tell it from the attenuation with depth, and is then left as it is.",
+    )
+    depth_attenuation: (
+        Literal["none", "auto"]
+        | Annotated[float, Field(allow_inf_nan=False), AfterValidator(_not_zero)]
+    ) = Field(
+        "none",
+        description="Attenuation length of the sample in micrometres: the depth over which its "
+        "brightness falls to 1/e (37 %), by scattering and absorption; one for all channels. A "
+        "positive length says that z grows with depth, a negative one that it falls. Every "
+        "projection is divided by what is left at its depth, the beam's profile is tilted alike, "
+        "and all stages know how much noisier the deep projections are. The projection nearest to "
+        "the surface stays as bright as it is. `auto` fits the length to the mean brightness of "
+        "the projections, after bleaching was taken back, and applies it only where it is "
+        "certain. Choose it for samples of which you know that they hold as much at all depths: no "
+        "acquisition can tell attenuation from a sample that holds less further down, or a single "
+        "stack from bleaching on the way down. State the offset in the sheet, or a given length "
+        "divides it, too, and `auto` does nothing. The ground truth is left as it is. Where it was "
+        "attenuated alike, as a point-scanned stack of the same place is, scores compare a "
+        "corrected volume with one that grows dark with depth, and fall: leave this at `none` "
+        "then, or correct the ground truth yourself.",
     )

@@ -95,6 +95,8 @@ def _explain(error: dict[str, Any], location: tuple, source: str) -> Problem:
             message = "it must be `auto` or a number from 0 to 1"
     elif location == ("evaluate", "centreline"):
         message = "it must be `auto`, `true` or `false`"
+    elif location == ("corrections", "depth_attenuation"):
+        message = "it must be `none`, `auto`, or a length in micrometres other than 0"
     return Problem(source, message, remedy, column=key, value=value, kind="key")
 
 

@@ -95,6 +95,7 @@ class RegionModes:
         order = np.argsort(ring, kind="stable")
         edges = np.searchsorted(ring[order], np.arange(_RINGS + 1))
         basis = AxialBasis.of(operator, voxel_size_um[0])
+        noise = model.noise_variance * operator.relative_noise
         chosen, precisions, kept = [], [], []
         start = 0
         for low, high in itertools.pairwise(edges):
@@ -105,9 +106,9 @@ class RegionModes:
             mean = np.array([squared[own].mean()])
             density = model.density_of(mean, basis.frequency_squared) * gain[own].mean()
             signal = basis.data_covariance(density)[0]
-            if np.diag(signal).mean() < least_signal * model.noise_variance:
+            if np.diag(signal).mean() < least_signal * np.diag(noise).mean():
                 continue
-            precisions.append(np.linalg.inv(signal + model.noise_variance * np.eye(count)))
+            precisions.append(np.linalg.inv(signal + noise))
             kept.append(own)
             chosen.append(slice(start, start + len(own)))
             start += len(own)

@@ -1,4 +1,4 @@
-"""The corrections of whole projections, given all others: motion, drift and brightness."""
+"""The corrections of whole projections: motion, bleaching, attenuation, drift and the laser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from scipy.ndimage import shift
 from besselflow.baselines.spectral import fit_spectral_model
 from besselflow.baselines.spectral_masked import fill_masked
 from besselflow.config import Corrections
+from besselflow.corrections.attenuation import (
+    LEAST_LEFT,
+    Attenuation,
+    estimate_fall,
+    share_left,
+)
 from besselflow.corrections.brightness import estimate_fluctuation, estimate_loss
 from besselflow.corrections.drift import estimate_drift
 from besselflow.corrections.motion import (
@@ -33,7 +39,10 @@ _FLAT = 1e-6
 
 
 def correct_whole(
-    projections: Projections, acquired: np.ndarray, settings: Corrections
+    projections: Projections,
+    acquired: np.ndarray,
+    settings: Corrections,
+    offset_known: bool = True,
 ) -> Projections:
     """Take back motion, drift, and changes of the brightness.
 
@@ -49,11 +58,18 @@ def correct_whole(
         Place of each projection in the order of acquisition.
     settings : Corrections
         What to correct.
+    offset_known : bool
+        Whether a place without light has the intensity 0.
 
     Returns
     -------
     Projections
         Corrected, lazily; the attribute ``corrections`` says what was found.
+
+    Raises
+    ------
+    InputError
+        A given attenuation length would leave no light.
     """
     times, _, count, height, width = projections.data.shape
     region = tuple(
@@ -72,6 +88,11 @@ def correct_whole(
     why_not = None if enough else _too_little(overlap)
     mean = [stack * np.exp(-lost.mean(axis=0))[:, None, None] for stack in mean]
     mean = _completed(projections, mean, region)
+    faded, record["depth_attenuation"] = _attenuation(projections, mean, settings, offset_known)
+    if faded is not None:
+        projections = faded.account_for(projections)
+        log_gains += faded.log_gains
+        mean = [stack * np.exp(-faded.log_gains)[:, None, None] for stack in mean]
     off = {"applied": False, "why_not": "it is switched off"}
     record |= {"laser": off, "drift": off}
     # Displaced structures look dimmer to their neighbours, so that displacements come first.
@@ -84,7 +105,8 @@ def correct_whole(
         log_gains += values
     corrected = apply(projections, log_gains, displacement)
     pictures = dict(projections.pictures)
-    for name, axis in (("motion", 0), ("bleaching", 2), ("laser", 2), ("drift", 2)):
+    kinds = ("bleaching", "depth_attenuation", "laser", "drift")
+    for name, axis in (("motion", 0), *((kind, 2) for kind in kinds)):
         if record.get(name, {}).get("applied"):
             pictures[name] = section_pair(projections.data, corrected.data, axis)
     attributes = dict(projections.attributes)
@@ -256,6 +278,44 @@ def _loss(
         return np.zeros((times, count)), record
     logger.info("%.3g %% of the brightness are lost over the series", 100 * share)
     return -loss.per_stack * elapsed, record
+
+
+def _attenuation(
+    projections: Projections, mean: list[np.ndarray], settings: Corrections, offset_known: bool
+) -> tuple[Attenuation | None, dict[str, Any]]:
+    """Return what attenuation does to the projections, and a record."""
+    length, positions = settings.depth_attenuation, projections.positions_um
+    if length == "none":
+        return None, {"applied": False, "why_not": "it is switched off"}
+    record: dict[str, Any] = {"applied": True, "given": True, "offset_known": offset_known}
+    if length == "auto":
+        if not offset_known:
+            why_not = "the detector's offset is not known, and it does not fall with depth"
+            return None, {"applied": False, "why_not": why_not}
+        found = estimate_fall(mean, positions)
+        if isinstance(found, str):
+            return None, {"applied": False, "why_not": found}
+        record |= {"applied": found.is_certain, "given": False, "error_um": found.error_um}
+        record |= {"rate_per_um": found.rate_per_um, "rate_error_per_um": found.rate_error_per_um}
+        if not found.is_certain:
+            return None, record
+        length = found.length_um
+        if share_left(positions, length) < LEAST_LEFT:
+            why_not = f"the brightness falls by more than {1 / LEAST_LEFT:g} times"
+            return None, {"applied": False, "why_not": why_not}
+    faded = Attenuation.of(projections, float(length))
+    before = np.array([stack.mean(axis=(1, 2)) for stack in mean])
+    record |= {
+        "length_um": float(length),
+        "left": share_left(positions, length),
+        "z_um": positions.tolist(),
+        "before": before.tolist(),
+        "after": (before * np.exp(-faded.log_gains)).tolist(),
+    }
+    logger.info("the brightness falls to 1/e over %.4g um of depth", length)
+    if not offset_known:
+        logger.warning("the detector's offset is not known, and is raised with depth, too")
+    return faded, record
 
 
 def _fluctuation(

@@ -100,8 +100,8 @@ class InrProblem:
 
     def noise_variance(self) -> np.ndarray:
         """Return the variance of each measured pixel, shape (P, Y, X)."""
-        model = self.spectral
-        return pixel_variance(self.expected, model.noise_variance, model.mean, self.masked)
+        model, factors = self.spectral, self.operator.noise_factors
+        return pixel_variance(self.expected, model.noise_variance, model.mean, self.masked, factors)
 
 
 def automatic_bandwidth(model: SpectralModel) -> float:

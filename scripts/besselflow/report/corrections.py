@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from besselflow.report.curves import draw_depth_attenuation
 from besselflow.report.figures import draw_photon_transfer
 from besselflow.report.page import ThemedImage, image_uri, themed_figure, to_grey
 from besselflow.store import Projections
@@ -33,7 +34,9 @@ class CorrectionView:
     caption : str
         What the pictures show.
     plot : ThemedImage or None
-        What the estimate was read off, where that is no picture.
+        What the estimate was read off, or what it changes, where that is no picture.
+    plot_caption : str
+        What the plot shows.
     """
 
     title: str
@@ -43,6 +46,7 @@ class CorrectionView:
     after: str | None = None
     caption: str = ""
     plot: ThemedImage | None = None
+    plot_caption: str = ""
 
 
 def describe_corrections(measured: Projections) -> list[CorrectionView]:
@@ -63,10 +67,14 @@ def describe_corrections(measured: Projections) -> list[CorrectionView]:
         if found["applied"]:
             number, sentence = describe(found)
             pictures = _pictures(measured.pictures.get(name))
-            plot = None
+            plot, plotted = None, ""
             if name == "photon_transfer":
                 plot = themed_figure(partial(draw_photon_transfer, found["lines"]))
-            views.append(CorrectionView(title, number, sentence, *pictures, caption, plot))
+                plotted = caption
+            elif name == "depth_attenuation":
+                plot = themed_figure(partial(draw_depth_attenuation, found))
+                plotted = _BRIGHTNESS
+            views.append(CorrectionView(title, number, sentence, *pictures, caption, plot, plotted))
         else:
             views.append(CorrectionView(title, "not applied", _why_not(name, found)))
     return sorted(views, key=lambda view: view.number == "not applied")
@@ -158,6 +166,27 @@ def _bleaching(found: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _depth_attenuation(found: Mapping[str, Any]) -> tuple[str, str]:
+    length, left = found["length_um"], found["left"]
+    origin = "as given" if found["given"] else f"± {found['error_um']:.2g}"
+    sentence = (
+        f"The brightness falls to 1/e (37 %) over this length, towards "
+        f"{'larger' if length > 0 else 'smaller'} z. The deepest projection kept {left:.0%} of its "
+        f"light; all were made as bright as the one nearest to the surface, the deepest with "
+        f"{1 / left:.2g} times the noise variance of that one at the same intensity, which all "
+        "later stages know. A ground truth was left as it is."
+    )
+    if not found["given"]:
+        sentence += (
+            " The length is that of a sample that holds as much at all depths, as the setting "
+            "auto asserts: a sample that holds less further down, or a stack that bleached on the "
+            "way down, looks the same."
+        )
+    if not found["offset_known"]:
+        sentence += " The detector's offset is not known, and was raised with depth, too: state it."
+    return f"{abs(length):.3g} µm ({origin})", sentence
+
+
 def _laser(found: Mapping[str, Any]) -> tuple[str, str]:
     return (
         f"{found['spread']:.1%} (known to {found['error']:.1%})",
@@ -177,6 +206,7 @@ def _drift(found: Mapping[str, Any]) -> tuple[str, str]:
 
 _SECTION = "A line of the image (across) in all projections (downwards)."
 _DETAIL = "A detail of one projection."
+_BRIGHTNESS = "Mean brightness of the projections before and after, and the exponential (dashed)."
 _KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]], str]] = {
     "photon_transfer": (
         "Offset and gain",
@@ -190,6 +220,7 @@ _KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]], str
     "scan_phase": ("Scan phase", _scan_phase, _DETAIL),
     "motion": ("Motion", _motion, "A line of one projection (across) at all times (downwards)."),
     "bleaching": ("Bleaching", _bleaching, _SECTION),
+    "depth_attenuation": ("Attenuation with depth", _depth_attenuation, _SECTION),
     "laser": ("Laser", _laser, _SECTION),
     "drift": ("Drift", _drift, _SECTION),
 }
@@ -209,4 +240,10 @@ def _why_not(name: str, found: Mapping[str, Any]) -> str:
         return "No time point moved by a tenth of a pixel."
     if name == "bleaching":
         return f"Found a loss of {found['share']:.1%} ± {found['error']:.1%}, which is not certain."
+    if name == "depth_attenuation":
+        found = [100 * found[key] for key in ("rate_per_um", "rate_error_per_um")]
+        return (
+            f"Over 100 µm of depth, the logarithm of the brightness falls by {found[0]:.2g} ± "
+            f"{found[1]:.2g}, which is not certain."
+        )
     return "No displacement is certain." if name == "drift" else "No fluctuation is certain."

@@ -1,9 +1,11 @@
-"""Drawings of curves side by side, one per method: spectra, correlations, calibration, the beam."""
+"""Drawings of curves side by side, one per method: spectra, correlations, calibration, beam."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from besselflow.beam import AxialProfile
+from besselflow.corrections.attenuation import depth_um
 from besselflow.projection import AxialProjection
 from besselflow.report.figures import (
     DPI,
@@ -199,4 +202,35 @@ def draw_beam(
     light.set_xlabel("z (µm); triangles: stage positions")
     light.set_ylabel("light collected")
     light.set_title("all projections together", color=theme.text, fontsize=10)
+    return figure
+
+
+def draw_depth_attenuation(found: Mapping[str, Any], theme: Theme) -> Figure:
+    """Draw the brightness of every projection over z, before and after a correction.
+
+    Parameters
+    ----------
+    found : dict
+        Record of the projection store: ``z_um`` (P values), ``before`` and ``after`` (C lists of P
+        values), and ``length_um``, the exponential of which is drawn through the mean.
+    theme : Theme
+        Colours.
+    """
+    figure = Figure(figsize=(7.2, 3.0), dpi=DPI, facecolor=theme.face, layout="constrained")
+    axes = figure.subplots()
+    style_axes(axes, theme)
+    z = np.array(found["z_um"])
+    falling = np.exp(-depth_um(z, found["length_um"]) / abs(found["length_um"]))
+    colours = cycle(theme.methods[name] for name in ("spectral", "diffusion", "variational", "inr"))
+    several = len(found["before"]) > 1
+    pairs = zip(found["before"], found["after"], colours, strict=False)
+    for channel, (before, after, colour) in enumerate(pairs, start=1):
+        name = f"channel {channel}, " if several else ""
+        axes.plot(z, before, "o", color=colour, markersize=4, label=f"{name}before")
+        axes.plot(z, np.mean(after) * falling, "--", color=colour)
+        axes.plot(z, after, "o-", color=colour, markersize=4, mfc="none", label=f"{name}after")
+    axes.set_xlabel("z of the projection (µm)")
+    axes.set_ylabel("mean intensity")
+    axes.set_ylim(bottom=0)
+    legend_beside(axes, theme)
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Projections:
         their neighbours. None where there are none.
     pictures : dict of str to numpy.ndarray
         Small images of what was corrected, for the report.
+    noise_factors : numpy.ndarray or None, shape (P,)
+        Of the operator (`besselflow.projection.AxialProjection`).
     """
 
     data: da.Array
@@ -67,6 +69,7 @@ class Projections:
     members_um: list[list[float]] | None = None
     masked: da.Array | None = None
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    noise_factors: np.ndarray | None = None
 
     @property
     def operator(self) -> AxialProjection:
@@ -74,12 +77,14 @@ class Projections:
         kernel = self.lateral_kernel
         blur = None if kernel is None else LateralBlur(kernel)
         if self.members_um is None:
-            return AxialProjection.from_geometry(self.profile, self.positions_um, self.grid, blur)
+            whole = AxialProjection.from_geometry(self.profile, self.positions_um, self.grid, blur)
+            return replace(whole, noise_factors=self.noise_factors)
         parts = [
             AxialProjection.from_geometry(self.profile, np.array(members), self.grid).matrix
             for members in self.members_um
         ]
-        return AxialProjection(np.stack([part.mean(axis=0) for part in parts]), blur)
+        folded = np.stack([part.mean(axis=0) for part in parts])
+        return AxialProjection(folded, blur, self.noise_factors)
 
     @property
     def unseen_slices(self) -> list[int]:
@@ -150,7 +155,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
     projections : Projections
         Contents; `data` is computed block by block.
     """
-    kernel = projections.lateral_kernel
+    kernel, factors = projections.lateral_kernel, projections.noise_factors
     layout = (projections.data.shape, _PROJECTION_CHUNK)
     named = {"dimension_names": ["t", "c", "p", "y", "x"]}
     with atomic_path(path) as temporary:
@@ -171,6 +176,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
             "attributes": projections.attributes,
             "lateral_kernel": None if kernel is None else np.asarray(kernel).tolist(),
             "members_um": projections.members_um,
+            "noise_factors": None if factors is None else np.asarray(factors).tolist(),
             "pictures": list(projections.pictures),
         }
         store_blocks(projections.data, create_array(store, _DATA, *layout, **named))
@@ -187,7 +193,7 @@ def open_projections(path: Path | str) -> Projections:
     values = group.attrs[ATTRIBUTE]
     array = group[_DATA]
     first, spacing, count = values["grid"]
-    kernel = values.get("lateral_kernel")
+    kernel, factors = values.get("lateral_kernel"), values.get("noise_factors")
     return Projections(
         data=open_lazily(array),
         positions_um=np.array(values["positions_um"]),
@@ -206,4 +212,5 @@ def open_projections(path: Path | str) -> Projections:
         pictures={
             name: np.asarray(group[f"{_PICTURES}/{name}"]) for name in values.get("pictures", [])
         },
+        noise_factors=None if factors is None else np.array(factors),
     )
