@@ -175,9 +175,15 @@ def test_shipped_prior_lies_in_the_repository():
     assert (SHIPPED_PRIOR.parents[1] / "Snakefile").is_file()
 
 
-def test_damaged_shipped_prior_is_named_before_anything_runs(facility, monkeypatch):
+@pytest.mark.parametrize("damage", ["truncated", "flipped bit"])
+def test_damaged_shipped_prior_is_named_before_anything_runs(facility, monkeypatch, damage):
     damaged = facility.folder / "phantoms.safetensors"
-    damaged.write_bytes(SHIPPED_PRIOR.read_bytes()[:-100])
+    content = bytearray(SHIPPED_PRIOR.read_bytes())
+    if damage == "truncated":
+        del content[-100:]
+    else:
+        content[-100] ^= 1
+    damaged.write_bytes(content)
     monkeypatch.setattr(runs, "SHIPPED_PRIOR", damaged)
     with pytest.raises(InputError, match=r"phantoms\.safetensors: the prior that comes .*restore"):
         facility.with_prior(weights="shipped")
