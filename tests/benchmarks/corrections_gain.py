@@ -79,6 +79,8 @@ CASES = (
     Case("11 bits instead of 16", Disturbance(), bit_depth=11),
     Case("scan phase, 0.7 pixels", Disturbance(scan_phase=0.7)),
     Case("flat field, 40 % less light in a corner", Disturbance(vignetting=0.4), flat_given=True),
+    Case("line noise, 3 %", Disturbance(lines=0.03)),
+    Case("line noise, 10 %", Disturbance(lines=0.1)),
     Case("laser, 10 %", Disturbance(laser=0.1)),
     Case("bleaching, 40 %", Disturbance(bleaching=0.4)),
     Case("bleaching, 40 %, given", Disturbance(bleaching=0.4), settings=Corrections(bleaching=0.4)),
@@ -238,6 +240,11 @@ def describe(found: dict, acquisition: SimulatedAcquisition) -> str:
         words.append(f"{found['saturation']['share']:.2%} saturated")
     if found["scan_phase"]["applied"]:
         words.append(f"phase {found['scan_phase']['pixels']:.3f} pixels")
+    if found["line_noise"]["applied"]:
+        words.append(
+            f"lines flicker by {found['line_noise']['spread']:.1%}, "
+            f"known to {found['line_noise']['gain_error']:.1%}"
+        )
     if found["laser"]["applied"]:
         error = np.log(found["laser"]["gains"]) - np.log(truth["brightness"])
         words.append(f"gains to {np.diff(error, 2).std() / np.sqrt(6):.3f}")
