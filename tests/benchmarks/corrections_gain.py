@@ -101,10 +101,10 @@ CASES = (
 )
 
 
-def volumes() -> Iterator[tuple[str, np.ndarray]]:
-    """Yield phantoms and training volumes with their names."""
+def volumes(shape: tuple[int, int, int] = SHAPE) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield phantoms of a shape (Z, Y, X) and training volumes with their names."""
     for kind in PHANTOMS:
-        yield f"phantom {kind}", draw_phantom(kind, SHAPE, 11, VOXEL_UM)
+        yield f"phantom {kind}", draw_phantom(kind, shape, 11, VOXEL_UM)
     for name in ("vasculature-train-1", "dendrite-train-1"):
         path = TRAIN / f"{name}.tif"
         if path.is_file():
@@ -265,6 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=float, nargs="+", default=[3.0, 6.0], help="in um")
     parser.add_argument("--volumes", nargs="*", help="names; all by default")
+    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="Z Y X of the phantoms")
     parser.add_argument("--disturbances", nargs="*", help="parts of their names; all by default")
     chosen = parser.parse_args()
     cases = [
@@ -275,7 +276,7 @@ def main() -> None:
     columns = ["volume", "step (um)", "disturbance", "uncorrected", "corrected", "undisturbed"]
     columns += ["against the bent truth", "found"]
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
-    for name, volume in volumes():
+    for name, volume in volumes(tuple(chosen.shape)):
         if chosen.volumes and name not in chosen.volumes:
             continue
         for step in chosen.steps:

@@ -59,7 +59,7 @@ def correct_pixels(
     gain: float | np.ndarray | None,
     settings: Corrections,
 ) -> CorrectedPixels:
-    """Convert counts to photons under even light, mask what is no measurement, shift odd lines.
+    """Convert counts to photons under even light, mask what is no measurement, correct lines.
 
     Parameters
     ----------
