@@ -2,8 +2,8 @@
 
 `python tests/benchmarks/line_noise_certainty.py` prints a table, flicker x light. The volumes are a
 phantom of each kind and, where they are there, the first slices of all volumes of
-`../shared/bench/train`, each also turned by 90 degrees; the beam is a box of 6 slices, in steps of 3
-and 6.
+`../shared/bench/train`, each also turned by 90 degrees; the beam is a box of 6 slices, in steps of
+3 and 6.
 """
 
 import itertools
