@@ -57,6 +57,7 @@ def main() -> None:
     """Print the table."""
     columns = ["flicker", "photons", "acquisitions", "corrected", "found, if corrected"]
     columns += ["largest variance / error", "largest second / fourth order, if corrected"]
+    columns += ["largest offset / gain, if corrected"]
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
     for flicker, photons in itertools.product(FLICKER, PHOTONS):
         found = [find(v, step, photons, flicker) for v in volumes() for step in STEPS_UM]
@@ -65,8 +66,11 @@ def main() -> None:
         cells = [f"{flicker:.0%}", f"{photons:g}", str(len(found)), str(len(certain))]
         cells.append(f"{min(spreads):.1%} to {max(spreads):.1%}" if spreads else "-")
         cells.append(f"{max(noise.spread**2 / noise.error for noise in found):.1f}")
-        ratios = [noise.coarse / noise.variance for noise in certain]
-        cells.append(f"{max(ratios):.2f}" if ratios else "-")
+        for ratios in (
+            [noise.coarse / noise.variance for noise in certain],
+            [noise.offset for noise in certain],
+        ):
+            cells.append(f"{max(ratios):.2f}" if ratios else "-")
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -16,6 +16,9 @@ The gains are the most probable ones,
 with the steps :math:`\delta_r \pm e_r` and the spread of the gains, tau. So the sample's own change
 over many lines, which sums of steps can't be told from, is left as it is.
 
+Offsets of lines, of a detector that drifts, would need another correction: a gain that is found in
+the dark would change the bright structures. Where halves agree better on them, nothing is done.
+
 Tau is what the left and the right half of an image agree on, in differences of fourth order, which
 structures wider than a line hardly have; less what either half has in common with the other half of
 the next image, which is a structure along the lines, because the laser knows nothing of it. Where
@@ -55,6 +58,7 @@ _ERRORS = 4.0
 _STRUCTURE_ERRORS = 3.0
 _SHARED = 0.05
 _COARSE = 1.3
+_OFFSET = 1.1
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class LineNoise:
         The same in differences of second order.
     shared : float
         What the halves of neighbouring images have in common, which is no flicker.
+    offset : float
+        How much better the halves agree on an offset of every line than on a gain, as a ratio.
     error, shared_error : float
         Standard errors of the difference of `variance` and `shared`, and of `shared`.
     """
@@ -76,6 +82,7 @@ class LineNoise:
     variance: float
     coarse: float
     shared: float
+    offset: float
     error: float
     shared_error: float
 
@@ -93,6 +100,8 @@ class LineNoise:
             return "lines differ alike in neighbouring images, as structures along them do"
         if self.coarse > _COARSE * self.variance + _STRUCTURE_ERRORS * self.error:
             return "lines differ more from those further away, as structures along them do"
+        if self.offset > _OFFSET:
+            return "lines differ as much where there is no light, by offsets of the detector"
         if self.spread > _MOST:
             return f"lines differ by {self.spread:.0%}, more than a laser flickers"
         return None
@@ -117,8 +126,8 @@ def estimate_line_noise(
     halves = [[_halves(*image) for image in pair] for pair in pairs]
     if not halves or any(half is None for pair in halves for half in pair):
         return None
-    # Orders, values and variances, halves, pairs, images, lines.
-    (fine, coarse) = np.moveaxis(np.array(halves), (2, 3, 4), (0, 1, 2))
+    # Kinds, values and variances, halves, pairs, images, lines.
+    fine, coarse, offset = np.moveaxis(np.array(halves), (2, 3, 4), (0, 1, 2))
     if not np.isfinite(fine[1]).any():
         return None
     variance, parts, error = _common_variance(fine[:, 0], fine[:, 1], _FINE)
@@ -129,22 +138,27 @@ def estimate_line_noise(
         shared=shared,
         error=max(error, float(np.sqrt(((parts - shared_parts) ** 2).sum()))),
         shared_error=shared_error,
+        offset=_agreement(*offset) / max(_agreement(*fine), _FLOOR),
     )
 
 
-def _halves(image: np.ndarray, usable: np.ndarray) -> np.ndarray | None:
-    """Return what halves of lines differ by from the lines around, (2, 2, 2, Y - 4).
+def _agreement(values: np.ndarray, variances: np.ndarray) -> float:
+    """Return how much of the misfit of either half the other one explains, by line."""
+    return float((values.prod(axis=0) / np.sqrt(variances.prod(axis=0))).mean())
 
-    The axes are the order (fourth, second), relative differences and their variances, and the left
-    and right half.
+
+def _halves(image: np.ndarray, usable: np.ndarray) -> np.ndarray | None:
+    """Return what halves of lines differ by from the lines around, (3, 2, 2, Y - 4).
+
+    The axes are the kind (fourth and second order, and fourth as an offset), differences and their
+    variances, and the left and right half.
     """
     if min(image.shape) < _SMALLEST:
         return None
     found = []
-    for stencil in (_FINE, _COARSER):
-        difference, light = (
-            part.reshape(len(part), 2, -1) for part in _by_segment(image, usable, stencil)
-        )
+    for stencil, as_offset in ((_FINE, False), (_COARSER, False), (_FINE, True)):
+        sums = _by_segment(image, usable, stencil, as_offset)
+        difference, light = (part.reshape(len(part), 2, -1) for part in sums)
         # About the mean of each half: scatter about that of the line would give lines more weight
         # if their halves agree by chance.
         scatter = _scatter(difference, light)
@@ -199,12 +213,12 @@ def _common_variance(
 
 
 def _by_segment(
-    image: np.ndarray, usable: np.ndarray, stencil: np.ndarray
+    image: np.ndarray, usable: np.ndarray, stencil: np.ndarray, as_offset: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return differences of lines and the light that they are relative to, both (R, segments).
 
     Every pixel is weighed by its light over the mean squared difference around it, as the most
-    probable relative difference asks for.
+    probable relative difference asks for; or by the same light everywhere, for an offset.
     """
     rows = len(image) - len(stencil) + 1
     parts = [image[start : start + rows] for start in range(len(stencil))]
@@ -216,6 +230,8 @@ def _by_segment(
     squared = uniform_filter(valid * difference**2, _NEIGHBOURHOOD) / known
     light = np.maximum(light, 0)
     squared = np.maximum(squared, max(_FLOOR * squared.mean(), (_FLOOR * light.mean()) ** 2, 1e-30))
+    if as_offset:
+        light = np.ones_like(light)
     weights = valid * light / squared
     starts = np.linspace(0, image.shape[1], _SEGMENTS + 1).astype(int)[:-1]
     return tuple(
