@@ -53,7 +53,7 @@ _PRECISE = 1e-4
 # Of a standard normal variable.
 _MEDIAN_SQUARE = 0.455
 # What these were chosen on is in tests/benchmarks/SETTINGS.md.
-_LEAST, _MOST = 0.01, 0.25
+_LEAST, _MOST = 0.02, 0.25
 _ERRORS = 4.0
 _STRUCTURE_ERRORS = 3.0
 _SHARED = 0.05
@@ -94,8 +94,11 @@ class LineNoise:
     @property
     def why_not(self) -> str | None:
         """Why it is not corrected; None where it is certain."""
-        if self.spread < _LEAST or self.spread**2 < _ERRORS * self.error:
-            return f"found a flicker of {self.spread:.1%} from line to line, which is not certain"
+        found = f"found a flicker of {self.spread:.1%} from line to line, which is"
+        if self.spread**2 < _ERRORS * self.error:
+            return f"{found} not certain"
+        if self.spread < _LEAST:
+            return f"{found} too little to be taken back"
         if self.shared > max(_SHARED * self.variance, _STRUCTURE_ERRORS * self.shared_error):
             return "lines differ alike in neighbouring images, as structures along them do"
         if self.coarse > _COARSE * self.variance + _STRUCTURE_ERRORS * self.error:
