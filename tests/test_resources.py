@@ -8,7 +8,15 @@ from besselflow import resources
 from besselflow.checks import check_samples
 from besselflow.config import Config
 from besselflow.inr.steps import automatic_steps
-from besselflow.resources import Extent, Need, extent_of, extent_of_volume, need_of, within_region
+from besselflow.resources import (
+    Extent,
+    Need,
+    computing_minutes,
+    extent_of,
+    extent_of_volume,
+    need_of,
+    within_region,
+)
 from besselflow.sample_sheet import read_sheet
 from tiny_runs import SHAPE, TinyFacility
 
@@ -133,3 +141,17 @@ def test_a_file_that_vanished_is_left_to_its_job(sheet, tmp_path):
 
 def test_region_of_withheld_projections():
     assert within_region(Extent(9, 2, 21, 128, 2048, 64), 100) == Extent(1, 2, 21, 128, 100, 64)
+
+
+def test_all_stages_of_a_sample_take_longer_than_its_fits_and_grow_with_it():
+    small = replace(BENCH, rows=24, columns=24, slices=18)
+    together = computing_minutes(BENCH, CONFIG)
+    fits = [need_of(stage, BENCH, CONFIG).minutes for stage in ("fit_inr", "variational")]
+    assert together > sum(fits)
+    assert (
+        computing_minutes(small, CONFIG)
+        < together
+        < computing_minutes(replace(BENCH, times=4), CONFIG)
+    )
+    without = CONFIG.model_copy(update={"methods": ["spectral"], "final": "spectral"})
+    assert computing_minutes(BENCH, without) < together / 2

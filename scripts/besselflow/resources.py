@@ -64,6 +64,16 @@ _COSTS = {
     "report_sample": (24, 1.0),
     "scan_points": (48, 20.0),
 }
+_ONCE = (
+    "preflight_sample",
+    "preprocess",
+    "convert_ground_truth",
+    "hold_out",
+    "assemble",
+    "validate",
+    "evaluate",
+    "report_sample",
+)
 _BY_UNIT = ("interpolation", "spectral", "richardson_lucy", "variational", "fit_inr", "refine")
 # Slices whose activations a U-Net holds at once, how many feature maps of full size, and the
 # seconds on two cores per slice of 64 x 64 pixels and evaluation.
@@ -257,6 +267,28 @@ def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need
     if stage == "fit_inr":
         work += count * _fit_seconds(held, extent.slices, config)
     return _need(bytes_per_voxel * held, work)
+
+
+def computing_minutes(extent: Extent, config: Config) -> float:
+    """Estimate how long all stages of a sample compute one after the other, without their starts.
+
+    Parameters
+    ----------
+    extent : Extent
+        Size of the sample.
+    config : Config
+        Configuration of the run.
+    """
+    learned = {
+        "inr": ["fit_inr"],
+        "microdiffusion": ["train_microdiffusion", "sample_microdiffusion"],
+        "diffusion": ["refine", "safeguard"],
+    }
+    methods = [stage for name in config.methods for stage in learned.get(name, [name])]
+    withheld = within_region(extent, config.validation.region)
+    stages = [(stage, extent) for stage in (*_ONCE, *methods)]
+    stages += [(stage, withheld) for stage in methods if config.validation.hold_out]
+    return sum(need_of(stage, size, config).minutes - _BASE_MINUTES for stage, size in stages)
 
 
 def _need(held_bytes: float, seconds: float) -> Need:

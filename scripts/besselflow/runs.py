@@ -175,6 +175,11 @@ class Run:
         return _resolved(self.config.prior.weights, self.trains)
 
     @property
+    def learns_from_samples(self) -> bool:
+        """Whether priors are trained on the samples that they are for."""
+        return "diffusion" in self.config.methods and self._chosen_prior == "own"
+
+    @property
     def trained_priors(self) -> list[str]:
         """Identifiers of the priors that this run trains: one per geometry, or one per sample."""
         if self._chosen_prior not in ("train", "own"):

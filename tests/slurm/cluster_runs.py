@@ -9,8 +9,11 @@ import psutil
 import cluster
 from tiny_runs import ROOT, TinyFacility, environment, wait_until
 
+# What becomes of larger samples, whose stages are jobs of their own.
+APART = {"one_job_minutes": 0}
 # A fit that is long beside its interval of checkpoints, of a network that is small beside PyTorch.
 LONG_FIT = {
+    "cluster": APART,
     "methods": ["spectral", "inr"],
     "final": "inr",
     "validation": {"hold_out": 0},

@@ -7,7 +7,7 @@ import pytest
 
 import cluster as one_node
 from besselflow.slurm import job_prefix
-from cluster_runs import LONG_FIT, UNITS, ClusterFacility, jobs_of_run
+from cluster_runs import APART, LONG_FIT, UNITS, ClusterFacility, jobs_of_run
 from tiny_runs import wait_until
 
 pytestmark = pytest.mark.slurm
@@ -64,7 +64,7 @@ partitions:
 
 
 def test_a_gpu_that_pytorch_does_not_see_fails_the_fit_alone(cluster, tmp_path):
-    facility = ClusterFacility(tmp_path, **LONG_FIT, cluster={"gpus": "always"})
+    facility = ClusterFacility(tmp_path, **LONG_FIT, cluster=APART | {"gpus": "always"})
     facility.add_test("known")
     (tmp_path / "partitions.yaml").write_text(PARTITIONS, encoding="utf-8")
     partitions = ("--slurm-partition-config", "partitions.yaml")

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from besselflow.slurm import job_prefix, jobs_of
-from cluster_runs import LONG_FIT, UNITS, VOLUME, ClusterFacility, jobs_of_run
+from cluster_runs import APART, LONG_FIT, UNITS, VOLUME, ClusterFacility, jobs_of_run
 
 pytestmark = pytest.mark.slurm
 
@@ -60,7 +60,7 @@ def time_of(facility, path):
 
 
 def test_a_rerun_that_waits_takes_what_the_orphan_has_made(cluster, tmp_path):
-    facility = ClusterFacility(tmp_path, **LONGER_FIT, cluster={"orphans": "wait"})
+    facility = ClusterFacility(tmp_path, **LONGER_FIT, cluster=APART | {"orphans": "wait"})
     facility.add_test("known")
     kill_controller(facility, UNITS)
     second = facility.submit("--", UNITS)

@@ -9,19 +9,20 @@ import tifffile
 
 from besselflow.slurm import job_prefix
 from besselflow.store import open_volume
-from cluster_runs import ClusterFacility, jobs_of_run
+from cluster_runs import APART, ClusterFacility, jobs_of_run
 from tiny_runs import ROOT
 
 pytestmark = pytest.mark.slurm
 
 SETTINGS = {"prior": {"weights": "shipped"}}
+JOB_FIELDS = ("JobID", "State", "Comment", "tres-per-job", "Partition")
 
 
 class WholeRun:
     """A good sample and one that can't be decoded, by the name of the profile; then locally."""
 
     def __init__(self, folder):
-        self.facility = ClusterFacility(folder / "cluster", **SETTINGS)
+        self.facility = ClusterFacility(folder / "cluster", **SETTINGS, cluster=APART)
         self.facility.add_test("known", step_um=1.5)
         spoil_second_projection(self.facility.add_test("spoilt", seed=6, step_um=3.0))
         # As in a clone of the repository, where Snakemake adds this profile by itself.
@@ -31,8 +32,7 @@ class WholeRun:
         os.symlink(ROOT / "profiles" / "slurm", settings / "slurm")
         command = ("--profile", "slurm", "--retries", "0")
         self.run = self.facility.submit(*command, XDG_CONFIG_HOME=str(folder / "home"))
-        fields = ("JobID", "State", "Comment", "tres-per-job", "Partition")
-        self.jobs = jobs_of_run(job_prefix(self.facility.results), *fields)
+        self.jobs = jobs_of_run(job_prefix(self.facility.results), *JOB_FIELDS)
         self.local = ClusterFacility(folder / "local", **SETTINGS)
         self.local.add_test("known", step_um=1.5)
         self.run_locally = self.local.run("results/known/report.html")
@@ -91,3 +91,19 @@ def test_a_sample_is_a_handful_of_jobs_that_hold_no_gpu(whole):
     states = sorted(state for _, state, _, _, _ in whole.jobs)
     assert states == ["COMPLETED"] * 7 + ["FAILED"] * 2
     assert {(gpus, partition) for *_, gpus, partition in whole.jobs} == {("N/A", "main")}
+
+
+def test_a_tiny_sample_is_a_single_job_with_the_same_volume(whole, cluster, tmp_path):
+    facility = ClusterFacility(tmp_path, **SETTINGS)
+    facility.add_test("known", step_um=1.5)
+    spoil_second_projection(facility.add_test("spoilt", seed=6, step_um=3.0))
+    done = facility.submit("--retries", "0")
+    assert done.returncode != 0
+    assert "  sample: spoilt\n    stage:  preprocess\n    reason: " in done.stdout
+    jobs = jobs_of_run(job_prefix(facility.results), *JOB_FIELDS)
+    assert sorted(state for _, state, *_ in jobs) == ["COMPLETED", "FAILED"]
+    found, expected = (
+        np.asarray(open_volume(each.results / "known" / "volume.ome.zarr").data)
+        for each in (facility, whole.local)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))

@@ -64,8 +64,10 @@ def test_resources_of_a_submitted_job_are_estimated_and_belong_to_no_site(rule):
     assert asked == estimates | ({"gpu": "GPUS"} if rule in GPU else {})
 
 
-def test_rules_that_may_hold_a_gpu_share_their_job_with_no_other():
-    assert not [rule for rule in GPU if "group" in RULES[rule]]
+def test_rules_that_may_hold_a_gpu_share_their_job_with_others_of_a_tiny_sample_only():
+    # Of which none asks for a GPU: see `is_one_job`.
+    groups = {rule: RULES[rule]["group"].strip() for rule in GPU if "group" in RULES[rule]}
+    assert set(groups.values()) == {"in_group(None)"}
 
 
 def test_local_rules_are_those_of_no_sample():

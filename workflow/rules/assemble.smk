@@ -10,7 +10,7 @@ rule assemble:
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/assemble.tsv"
     group:
-        "after"
+        in_group("after")
     conda:
         "../../envs/environment.yaml"
     threads: 2

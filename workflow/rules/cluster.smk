@@ -5,6 +5,7 @@ from pathlib import Path
 from besselflow import slurm
 from besselflow.resources import (
     UNKNOWN,
+    computing_minutes,
     extent_of,
     extent_of_volume,
     need_of,
@@ -68,13 +69,32 @@ def minutes(stage):
 # A job has its price on a cluster, whatever it does. So what takes little is done in two jobs per
 # sample, before and after the networks, which have jobs of their own: they may be given a GPU, and
 # a group of jobs that is repeated is repeated as a whole. Several shards are meant to run side by
-# side. On one machine groups mean nothing.
-def group_before(wildcards):
+# side. A sample that takes little altogether is a single job. On one machine groups mean nothing.
+@functools.cache
+def is_one_job(sample):
+    # A prior that learns from the samples themselves stands between their stages.
+    alone = GPUS or CONFIG.tiling.shards > 1 or RUN.learns_from_samples
+    most = CONFIG.cluster.one_job_minutes
+    return not alone and computing_minutes(extent_of(RUN.tests[sample]), CONFIG) <= most
+
+
+def in_group(name):
+    """Return the group of a rule's jobs; `name` may be a function of their wildcards, or None."""
+
+    def group(wildcards):
+        if is_one_job(wildcards.sample):
+            return "sample"
+        return name(wildcards) if callable(name) else name
+
+    return group
+
+
+def baselines(wildcards):
     spread = CONFIG.tiling.shards > 1 and not wildcards.part
     return f"baselines-{wildcards.shard}" if spread else "before"
 
 
-def group_after(wildcards):
+def safeguards(wildcards):
     spread = CONFIG.tiling.shards > 1 and not wildcards.part
     return f"safeguard-{wildcards.shard}" if spread else "after"
 

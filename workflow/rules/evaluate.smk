@@ -18,7 +18,7 @@ rule evaluate:
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/evaluate.tsv"
     group:
-        "after"
+        in_group("after")
     conda:
         "../../envs/environment.yaml"
     threads: 1

@@ -10,6 +10,8 @@ rule train_microdiffusion:
         f"{RESULTS}/{{sample}}{{part}}/logs/train_microdiffusion.log",
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/train_microdiffusion.tsv"
+    group:
+        in_group(None)
     conda:
         "../../envs/environment.yaml"
     threads: 8
@@ -40,6 +42,8 @@ rule sample_microdiffusion:
         f"{RESULTS}/{{sample}}{{part}}/logs/sample_microdiffusion-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/sample_microdiffusion-{{shard}}.tsv"
+    group:
+        in_group(None)
     conda:
         "../../envs/environment.yaml"
     threads: 8

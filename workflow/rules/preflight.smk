@@ -11,6 +11,8 @@ rule preflight_sample:
         f"{RESULTS}/{{sample}}/logs/preflight_sample.log",
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/preflight_sample.tsv"
+    group:
+        in_group(None)
     conda:
         "../../envs/environment.yaml"
     threads: 1

@@ -8,7 +8,7 @@ rule preprocess:
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/preprocess.tsv"
     group:
-        "before"
+        in_group("before")
     conda:
         "../../envs/environment.yaml"
     threads: 1
@@ -36,7 +36,7 @@ rule convert_ground_truth:
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/convert_ground_truth.tsv"
     group:
-        "after"
+        in_group("after")
     conda:
         "../../envs/environment.yaml"
     threads: 1

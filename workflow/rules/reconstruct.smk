@@ -8,7 +8,7 @@ rule reconstruct_baseline:
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/reconstruct_baseline-{{baseline}}-{{shard}}.tsv"
     group:
-        group_before
+        in_group(baselines)
     conda:
         "../../envs/environment.yaml"
     threads: 2
@@ -35,6 +35,8 @@ rule fit_inr:
         f"{RESULTS}/{{sample}}{{part}}/logs/fit_inr-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/fit_inr-{{shard}}.tsv"
+    group:
+        in_group(None)
     conda:
         "../../envs/environment.yaml"
     threads: 8

@@ -66,6 +66,8 @@ rule refine:
         f"{RESULTS}/{{sample}}{{part}}/logs/refine-{{shard}}.log",
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/refine-{{shard}}.tsv"
+    group:
+        in_group(None)
     conda:
         "../../envs/environment.yaml"
     threads: 8
@@ -94,7 +96,7 @@ rule safeguard:
     benchmark:
         f"{RESULTS}/{{sample}}{{part}}/benchmarks/safeguard-{{shard}}.tsv"
     group:
-        group_after
+        in_group(safeguards)
     conda:
         "../../envs/environment.yaml"
     threads: 1

@@ -28,7 +28,7 @@ rule report_sample:
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/report_sample.tsv"
     group:
-        "after"
+        in_group("after")
     conda:
         "../../envs/environment.yaml"
     threads: 1

@@ -9,7 +9,7 @@ rule hold_out:
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/hold_out.tsv"
     group:
-        "before"
+        in_group("before")
     conda:
         "../../envs/environment.yaml"
     threads: 1
@@ -41,7 +41,7 @@ rule validate:
     benchmark:
         f"{RESULTS}/{{sample}}/benchmarks/validate.tsv"
     group:
-        "after"
+        in_group("after")
     conda:
         "../../envs/environment.yaml"
     threads: 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from besselflow.config.section import Section
 
@@ -23,4 +23,11 @@ class Cluster(Section):
         description="What happens to the jobs of an earlier run into the same results that died "
         "without them: `cancel` ends them, and fits go on from their checkpoints; `wait` lets them "
         "finish before anything is planned.",
+    )
+    one_job_minutes: NonNegativeFloat = Field(
+        10.0,
+        description="Samples that are estimated to take at most as many minutes of computing are "
+        "one job each, from the first stage to the page, since a job costs some 15 s of scheduling "
+        "and start; 0 for never. Where GPUs are asked for, or a sample is spread over shards, its "
+        "stages are jobs of their own all the same.",
     )
