@@ -311,6 +311,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--jitter", type=float, default=0.0, metavar="UM", help="lateral, each projection by itself"
     )
     add("--laser", type=float, default=0.0, metavar="SHARE", help="its fluctuation, 0 to 1")
+    add("--lines", type=float, default=0.0, metavar="SHARE", help="flicker of lines, 0 to 1")
     add("--scan-phase", type=float, default=0.0, metavar="PIXELS", help="of odd lines, along x")
     add(
         "--attenuation",
@@ -342,6 +343,7 @@ if __name__ == "__main__":
                     hot_pixels=args.hot_pixels,
                     jitter_um=args.jitter,
                     laser=args.laser,
+                    lines=args.lines,
                     scan_phase=args.scan_phase,
                     attenuation_um=args.attenuation,
                 ),

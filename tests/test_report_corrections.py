@@ -30,6 +30,12 @@ FOUND = {
         "offset_known": False,
     },
     "scan_phase": {"applied": True, "given": False, "pixels": 0.712, "error": 0.004},
+    "line_noise": {
+        "applied": True,
+        "spread": 0.031,
+        "gain_error": 0.012,
+        "noise_range": [0.92, 1.08],
+    },
     "motion": {"applied": True, "pixels": [[0, 0], [1.5, -2.25]]},
     "bleaching": {"applied": False, "why_not": "a single stack can't tell"},
     "depth_attenuation": {
@@ -76,6 +82,8 @@ def test_every_correction_has_its_sentence(inputs):
         "flat.tif" in views["Flat field"].sentence and "1.52 times" in views["Flat field"].sentence
     )
     assert "offset is not known" in views["Flat field"].sentence
+    assert views["Line noise"].number == "3.1% (each line known to 1.2%)"
+    assert "0.92 to 1.08 times" in views["Line noise"].sentence
     assert views["Motion"].number == "up to 2.2 pixels"
     assert views["Bleaching"].number == "not applied"
     assert views["Bleaching"].sentence == "A single stack can't tell."

@@ -27,6 +27,9 @@ class Disturbance:
         Share of the pixels with a strong dark signal in every projection; 0 to 1.
     scan_phase : float
         Displacement of the odd lines along x, in pixels.
+    lines : float
+        Standard deviation of the logarithm of the laser's brightness at every line (along x) of
+        every projection; 0 to 1.
     vignetting : float
         Share of the brightest pixel's light that is missing at the farthest corner of every image;
         0 to below 1. The mean over the image stays.
@@ -48,12 +51,14 @@ class Disturbance:
     scan_phase: float = 0.0
     vignetting: float = 0.0
     attenuation_um: float = np.inf
+    lines: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
         check_range("drift_um", self.drift_um, 0, np.inf)
         check_range("jitter_um", self.jitter_um, 0, np.inf)
         check_range("laser", self.laser, 0, 1)
+        check_range("lines", self.lines, 0, 1)
         check_range("hot_pixels", self.hot_pixels, 0, 1)
         check_range("bleaching", self.bleaching, 0, 1)
         check_range("scan_phase", abs(self.scan_phase), 0, np.inf)
@@ -96,6 +101,13 @@ def remaining_light(
     length = disturbance.attenuation_um
     surface = np.min(positions_um) if length > 0 else np.max(positions_um)
     return np.exp(-(np.asarray(centres_um) - surface) / length)
+
+
+def line_brightness(
+    later: np.random.Generator, shape: tuple[int, int], disturbance: Disturbance
+) -> np.ndarray:
+    """Draw the laser's brightness at every line of every projection, shape (P, Y)."""
+    return np.exp(later.normal(0.0, 1.0, shape) * disturbance.lines)
 
 
 def uneven_light(shape: tuple[int, ...], vignetting: float) -> np.ndarray:

@@ -30,6 +30,7 @@ from besselflow.disturbance import (
     check_range,
     dark_photons,
     displacements,
+    line_brightness,
     remaining_brightness,
     remaining_light,
     uneven_light,
@@ -132,9 +133,9 @@ class SimulatedAcquisition:
         Slices that at least one projection collects light from.
     truth : dict of str to numpy.ndarray
         ``drift_um`` (P, 2), displacement (y, x) of the sample; ``brightness`` (P,), share that is
-        not bleached; ``attenuation`` (Z,), share of the light that is left in a slice;
-        ``flat_field`` (Y, X), with the mean 1; ``hot_pixels`` (Y, X), bool;
-        ``hot_photons`` (Y, X), expected dark photons.
+        not bleached; ``line_brightness`` (P, Y), the laser's at every line; ``attenuation`` (Z,),
+        share of the light that is left in a slice; ``flat_field`` (Y, X), with the mean 1;
+        ``hot_pixels`` (Y, X), bool; ``hot_photons`` (Y, X), expected dark photons.
     """
 
     counts: np.ndarray
@@ -256,6 +257,7 @@ def simulate_acquisition(
     later = np.random.default_rng([seed, 1])
     drift_um = displacements(rng, later, len(positions), disturbance)
     brightness = remaining_brightness(later, len(positions), disturbance)
+    lines = line_brightness(later, (len(positions), volume.shape[1]), disturbance)
     hot, hot_photons = dark_photons(rng, volume.shape[1:], disturbance.hot_pixels, detector.photons)
 
     # A lateral displacement commutes with a projection along z, and here it is cheaper after it.
@@ -275,11 +277,14 @@ def simulate_acquisition(
     photons = np.maximum(photons, 0.0) * brightness[:, None, None]
     if disturbance.vignetting:
         photons *= flat
+    if disturbance.lines:
+        photons *= lines[:, :, None]
     counts = detector.expose(photons + hot_photons, rng)
     truth = {
         "drift_um": drift_um,
         "brightness": brightness,
         "attenuation": light,
+        "line_brightness": lines,
         "flat_field": flat,
         "hot_pixels": hot,
         "hot_photons": hot_photons,

@@ -79,6 +79,8 @@ CASES = (
     Case("11 bits instead of 16", Disturbance(), bit_depth=11),
     Case("scan phase, 0.7 pixels", Disturbance(scan_phase=0.7)),
     Case("flat field, 40 % less light in a corner", Disturbance(vignetting=0.4), flat_given=True),
+    Case("line noise, 3 %", Disturbance(lines=0.03)),
+    Case("line noise, 10 %", Disturbance(lines=0.1)),
     Case("laser, 10 %", Disturbance(laser=0.1)),
     Case("bleaching, 40 %", Disturbance(bleaching=0.4)),
     Case("bleaching, 40 %, given", Disturbance(bleaching=0.4), settings=Corrections(bleaching=0.4)),
@@ -99,10 +101,10 @@ CASES = (
 )
 
 
-def volumes() -> Iterator[tuple[str, np.ndarray]]:
-    """Yield phantoms and training volumes with their names."""
+def volumes(shape: tuple[int, int, int] = SHAPE) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield phantoms of a shape (Z, Y, X) and training volumes with their names."""
     for kind in PHANTOMS:
-        yield f"phantom {kind}", draw_phantom(kind, SHAPE, 11, VOXEL_UM)
+        yield f"phantom {kind}", draw_phantom(kind, shape, 11, VOXEL_UM)
     for name in ("vasculature-train-1", "dendrite-train-1"):
         path = TRAIN / f"{name}.tif"
         if path.is_file():
@@ -238,6 +240,11 @@ def describe(found: dict, acquisition: SimulatedAcquisition) -> str:
         words.append(f"{found['saturation']['share']:.2%} saturated")
     if found["scan_phase"]["applied"]:
         words.append(f"phase {found['scan_phase']['pixels']:.3f} pixels")
+    if found["line_noise"]["applied"]:
+        words.append(
+            f"lines flicker by {found['line_noise']['spread']:.1%}, "
+            f"known to {found['line_noise']['gain_error']:.1%}"
+        )
     if found["laser"]["applied"]:
         error = np.log(found["laser"]["gains"]) - np.log(truth["brightness"])
         words.append(f"gains to {np.diff(error, 2).std() / np.sqrt(6):.3f}")
@@ -258,6 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=float, nargs="+", default=[3.0, 6.0], help="in um")
     parser.add_argument("--volumes", nargs="*", help="names; all by default")
+    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="Z Y X of the phantoms")
     parser.add_argument("--disturbances", nargs="*", help="parts of their names; all by default")
     chosen = parser.parse_args()
     cases = [
@@ -268,7 +276,7 @@ def main() -> None:
     columns = ["volume", "step (um)", "disturbance", "uncorrected", "corrected", "undisturbed"]
     columns += ["against the bent truth", "found"]
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
-    for name, volume in volumes():
+    for name, volume in volumes(tuple(chosen.shape)):
         if chosen.volumes and name not in chosen.volumes:
             continue
         for step in chosen.steps:

@@ -49,6 +49,14 @@ class Corrections(Section):
         "is taken back: the phase of a scanner that records in both directions. `auto` estimates "
         "it, one for all images.",
     )
+    line_noise: Literal["auto", "none"] = Field(
+        "auto",
+        description="`auto` takes back the flicker of the laser from line to line (along x), as a "
+        "gain of every line of every image, where both halves of the image agree on it and the "
+        "next image does not share it, and the detector's offset is known. What changes over "
+        "many lines can't be told from the sample, and stays, as do offsets of lines. The noise "
+        "model stays, too: a line that was dim is noisier now, and the report says by how much.",
+    )
     motion: Literal["auto", "none"] = Field(
         "auto",
         description="`auto` registers every time point of a series to the first, as a whole.",

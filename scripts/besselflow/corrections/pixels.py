@@ -15,6 +15,7 @@ from besselflow.corrections.detector import counts_to_intensity
 from besselflow.corrections.fill import fill_from_neighbours
 from besselflow.corrections.flat_field import fit_to_images, noise_factors, read_flat_field
 from besselflow.corrections.hot_pixels import FEWEST_IMAGES, find_hot_pixels
+from besselflow.corrections.line_noise import LineNoise, estimate_line_noise, line_log_gains
 from besselflow.corrections.pictures import lateral_pair, where_dense, whole_pair
 from besselflow.corrections.saturation import saturation_level
 from besselflow.corrections.scan_phase import (
@@ -27,6 +28,7 @@ from besselflow.job import logger
 
 _IMAGES_FOR_PHASE = 24
 _LINES_FOR_PHASE = 512
+_PAIRS_FOR_LINES = 24
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def correct_pixels(
     gain: float | np.ndarray | None,
     settings: Corrections,
 ) -> CorrectedPixels:
-    """Convert counts to photons under even light, mask what is no measurement, shift odd lines.
+    """Convert counts to photons under even light, mask what is no measurement, correct lines.
 
     Parameters
     ----------
@@ -75,23 +77,12 @@ def correct_pixels(
     record, pictures = record | found, pictures | drawn
     if masked is not None:
         intensity = per_image(fill_from_neighbours, intensity, masked)
-    phase = _scan_phase(intensity, settings)
-    if isinstance(phase, str):
-        record["scan_phase"] = {"applied": False, "why_not": phase}
-        return CorrectedPixels(intensity, masked, record, pictures)
-    is_given = settings.scan_phase != "auto"
-    applied = bool(is_given or phase.is_certain)
-    record["scan_phase"] = {"applied": applied, "given": is_given, **asdict(phase)}
-    if applied:
-        logger.info("odd lines are moved by %.3g pixels", -phase.pixels)
-        shifted = per_image(shift_odd_lines, intensity, pixels=phase.pixels)
-        middle = (0, 0, images.shape[2] // 2)
-        pictures["scan_phase"] = lateral_pair(intensity, shifted, middle, None)
-        intensity = shifted
-        if masked is None:
-            masked = da.zeros(images.shape, dtype=bool, chunks=images.chunks)
-        masked = per_image(shift_odd_mask, masked, dtype=bool, pixels=phase.pixels)
-    return CorrectedPixels(intensity, masked, record, pictures)
+    intensity, masked, found, drawn = _phase_taken_back(intensity, masked, settings)
+    record, pictures = record | found, pictures | drawn
+    # A gain and a displacement of a line commute, but where odd lines are displaced, neighbours
+    # show different things; and a hot pixel is no light of its line, nor is a clipped one all.
+    intensity, found, drawn = _lines_evened(intensity, masked, offset, settings)
+    return CorrectedPixels(intensity, masked, record | found, pictures | drawn)
 
 
 def _evened(
@@ -181,6 +172,28 @@ def _hot_mask(images: da.Array, settings: Corrections) -> tuple[np.ndarray, dict
     return hot, {"applied": found > 0, "pixels": found, "share": float(hot.mean())}
 
 
+def _phase_taken_back(
+    intensity: da.Array, masked: da.Array | None, settings: Corrections
+) -> tuple[da.Array, da.Array | None, dict[str, Any], dict[str, np.ndarray]]:
+    """Move odd lines back, if they are displaced; with record and picture."""
+    phase = _scan_phase(intensity, settings)
+    if isinstance(phase, str):
+        return intensity, masked, {"scan_phase": {"applied": False, "why_not": phase}}, {}
+    is_given = settings.scan_phase != "auto"
+    applied = bool(is_given or phase.is_certain)
+    record = {"scan_phase": {"applied": applied, "given": is_given, **asdict(phase)}}
+    if not applied:
+        return intensity, masked, record, {}
+    logger.info("odd lines are moved by %.3g pixels", -phase.pixels)
+    shifted = per_image(shift_odd_lines, intensity, pixels=phase.pixels)
+    if masked is None:
+        masked = da.zeros(intensity.shape, dtype=bool, chunks=intensity.chunks)
+    masked = per_image(shift_odd_mask, masked, dtype=bool, pixels=phase.pixels)
+    middle = (0, 0, intensity.shape[2] // 2)
+    pictures = {"scan_phase": lateral_pair(intensity, shifted, middle, None)}
+    return shifted, masked, record, pictures
+
+
 def _scan_phase(intensity: da.Array, settings: Corrections) -> ScanPhase | str:
     """Return the phase, or why there is none."""
     if settings.scan_phase == "none":
@@ -196,3 +209,78 @@ def _scan_phase(intensity: da.Array, settings: Corrections) -> ScanPhase | str:
     images = [np.asarray(intensity[places[int(index)]])[first : first + rows] for index in chosen]
     found = estimate_scan_phase(np.stack(images))
     return found or "neighbouring lines have too little structure in common"
+
+
+def _lines_evened(
+    intensity: da.Array, masked: da.Array | None, offset: float | None, settings: Corrections
+) -> tuple[da.Array, dict[str, Any], dict[str, np.ndarray]]:
+    """Divide lines by their gains, where they flicker; with record and picture."""
+    times, channels, count, height, _ = intensity.shape
+    log_gains, errors = np.zeros((2, times, channels, count, height))
+    found = []
+    for channel in range(channels):
+        # Channels may be excited by lasers of their own.
+        noise = _line_noise(intensity, masked, channel, offset, settings)
+        why_not = noise if isinstance(noise, str) else noise.why_not
+        found.append({"applied": why_not is None, "why_not": why_not})
+        if isinstance(noise, str):
+            continue
+        found[-1] |= {"spread": noise.spread, **asdict(noise)}
+        if why_not is not None:
+            continue
+        logger.info("the brightness of lines flickers by %.2g %%", 100 * noise.spread)
+        for t, p in np.ndindex(times, count):
+            lines = line_log_gains(*_measured(intensity, masked, (t, channel, p)), noise.spread)
+            log_gains[t, channel, p], errors[t, channel, p] = lines
+    applied = [channel for channel, each in enumerate(found) if each["applied"]]
+    if not applied:
+        record = {"applied": False, "channels": found, "why_not": found[0]["why_not"]}
+        return intensity, {"line_noise": record}, {}
+    # Photons divided by a gain g have their variance divided by g, too, beside their mean. Later
+    # stages take one variance for a brightness, which is the mean over all lines.
+    noise = noise_factors(np.exp(log_gains[:, applied]).reshape(1, -1, height))
+    record = {
+        "applied": True,
+        "channels": found,
+        "spread": max(found[channel]["spread"] for channel in applied),
+        "gain_error": float(np.sqrt((errors[:, applied] ** 2).mean())),
+        "noise_range": [float(noise.min()), float(noise.max())],
+    }
+    factors = np.exp(-log_gains[..., None]).astype(np.float32)
+    even = intensity * da.from_array(factors, chunks=(1, 1, 1, -1, 1))
+    place = (0, applied[0], count // 2)
+    return even, {"line_noise": record}, {"line_noise": lateral_pair(intensity, even, place, None)}
+
+
+def _line_noise(
+    intensity: da.Array,
+    masked: da.Array | None,
+    channel: int,
+    offset: float | None,
+    settings: Corrections,
+) -> LineNoise | str:
+    """Return how much the lines of a channel flicker, or why that is not known."""
+    if settings.line_noise == "none":
+        return "it is switched off"
+    if offset is None:
+        return "the detector's offset is not known, and would be taken for light that flickers"
+    times, _, count = intensity.shape[:3]
+    if times * count < 2:
+        return "a single image can't tell a bright line from a structure along it"
+    to_next = (0, 1) if count > 1 else (1, 0)
+    places = list(np.ndindex(times - to_next[0], count - to_next[1]))
+    chosen = np.linspace(0, len(places) - 1, min(len(places), _PAIRS_FOR_LINES)).round().astype(int)
+    pairs = ((places[i], tuple(np.add(places[i], to_next))) for i in chosen)
+    noise = estimate_line_noise(
+        [_measured(intensity, masked, (t, channel, p)) for t, p in pair] for pair in pairs
+    )
+    return noise or "the images are too small, or hold no light"
+
+
+def _measured(
+    intensity: da.Array, masked: da.Array | None, place: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image, and which of its pixels are measurements."""
+    image = np.asarray(intensity[place])
+    usable = np.ones(image.shape, bool) if masked is None else ~np.asarray(masked[place])
+    return image, usable

@@ -150,6 +150,17 @@ def _scan_phase(found: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _line_noise(found: Mapping[str, Any]) -> tuple[str, str]:
+    least, most = found["noise_range"]
+    return (
+        f"{found['spread']:.1%} (each line known to {found['gain_error']:.1%})",
+        "The brightness flickered from line to line, as both halves of the images agree, and lines "
+        "were made as bright as their neighbours. What changes over many lines was left as it is. "
+        f"The noise variance of a line is now {least:.2f} to {most:.2f} times the one that all "
+        "later stages take for its brightness.",
+    )
+
+
 def _motion(found: Mapping[str, Any]) -> tuple[str, str]:
     largest = float(np.abs(found["pixels"]).max())
     return (
@@ -218,6 +229,7 @@ _KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]], str
     "flat_field": ("Flat field", _flat_field, "One projection as a whole."),
     "hot_pixels": ("Hot pixels", _hot_pixels, _DETAIL),
     "scan_phase": ("Scan phase", _scan_phase, _DETAIL),
+    "line_noise": ("Line noise", _line_noise, _DETAIL),
     "motion": ("Motion", _motion, "A line of one projection (across) at all times (downwards)."),
     "bleaching": ("Bleaching", _bleaching, _SECTION),
     "depth_attenuation": ("Attenuation with depth", _depth_attenuation, _SECTION),
