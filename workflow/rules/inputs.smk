@@ -260,7 +260,7 @@ def benchmarks_of(wildcards):
     sample = f"{RESULTS}/{wildcards.sample}"
     folder = f"{sample}/benchmarks"
     stages = {"preflight": f"{folder}/preflight_sample.tsv"}
-    for stage in ("preprocess", "validate", "evaluate"):
+    for stage in ("preprocess", "convert_ground_truth", "hold_out"):
         stages[stage] = f"{folder}/{stage}.tsv"
     learned = {
         "inr": "fit_inr",
