@@ -64,7 +64,7 @@ partitions:
 
 
 def test_a_gpu_that_pytorch_does_not_see_fails_the_fit_alone(cluster, tmp_path):
-    facility = ClusterFacility(tmp_path, **LONG_FIT, cluster=APART | {"gpus": "always"})
+    facility = ClusterFacility(tmp_path, **LONG_FIT | {"cluster": APART | {"gpus": "always"}})
     facility.add_test("known")
     (tmp_path / "partitions.yaml").write_text(PARTITIONS, encoding="utf-8")
     partitions = ("--slurm-partition-config", "partitions.yaml")

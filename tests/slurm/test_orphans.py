@@ -60,7 +60,7 @@ def time_of(facility, path):
 
 
 def test_a_rerun_that_waits_takes_what_the_orphan_has_made(cluster, tmp_path):
-    facility = ClusterFacility(tmp_path, **LONGER_FIT, cluster=APART | {"orphans": "wait"})
+    facility = ClusterFacility(tmp_path, **LONGER_FIT | {"cluster": APART | {"orphans": "wait"}})
     facility.add_test("known")
     kill_controller(facility, UNITS)
     second = facility.submit("--", UNITS)
