@@ -86,6 +86,8 @@ def test_gaussian_encoding_is_that_of_the_coordinate():
 def test_frequencies_have_the_bandwidth_along_every_axis():
     spread = GaussianEncoding(20_000, 0.13, generator()).frequencies.std(dim=0)
     torch.testing.assert_close(spread, torch.full((3,), 0.13), rtol=0.03, atol=0)
+    narrow = GaussianEncoding(20_000, 0.13, generator(), axial_share=0.5).frequencies.std(dim=0)
+    torch.testing.assert_close(narrow, spread * torch.tensor([0.5, 1, 1]))
 
 
 def test_octaves_double_from_one_period_per_unit():
@@ -166,6 +168,15 @@ def test_bandwidth_follows_the_spectrum(problem, tmp_path):
         problem, tmp_path / "b", TINY.model_copy(update={"steps": 1, "bandwidth": 0.3})
     ).record
     assert given["bandwidth_per_um"] == 0.3
+
+
+@pytest.mark.parametrize("step_um, share", [(3.0, 1.0), (4.0, 1.0), (6.0, 0.5)])
+def test_frequencies_along_z_are_halved_where_slices_lie_in_gaps(problem, tmp_path, step_um, share):
+    positions = 3.5 + step_um * np.arange(3)
+    operator = AxialProjection.from_geometry(box_profile(4), positions, AxialGrid(0.0, 1.0, 18))
+    one_step = TINY.model_copy(update={"steps": 1})
+    record = run(replace(problem, operator=operator), tmp_path, one_step).record
+    assert record["axial_bandwidth_per_um"] == share * record["bandwidth_per_um"]
 
 
 def test_noise_grows_with_the_expected_intensity(problem):

@@ -95,7 +95,8 @@ class Inr(Section):
         "auto",
         description="Standard deviation of the feature frequencies in cycles per micrometre. "
         "`auto` derives it from the correlation length and smoothness that the spectral Gaussian "
-        "process found in the same sample.",
+        "process found in the same sample, and halves it along z where slices lie in gaps that no "
+        "projection sees.",
     )
     output: Literal["positive", "linear"] = Field(
         "positive",

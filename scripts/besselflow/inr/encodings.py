@@ -17,8 +17,8 @@ class GaussianEncoding(nn.Module):
 
     The entries of B are drawn from a normal distribution whose standard deviation is the bandwidth
     (Tancik et al., Fourier features let networks learn high frequency functions, NeurIPS 2020,
-    eq. 5). It is the same along z, y and x: structure that is resolved laterally is the only
-    evidence there is of how the sample varies along z.
+    eq. 5). It is the same along y and x, and along z where all depths are seen: structure that is
+    resolved laterally is the only evidence there is of how the sample varies along z.
 
     Parameters
     ----------
@@ -28,11 +28,20 @@ class GaussianEncoding(nn.Module):
         Standard deviation of the frequencies in cycles per micrometre.
     generator : torch.Generator
         Source of the frequencies.
+    axial_share : float
+        Standard deviation along z as a share of that along y and x.
     """
 
-    def __init__(self, features: int, bandwidth_per_um: float, generator: torch.Generator):
+    def __init__(
+        self,
+        features: int,
+        bandwidth_per_um: float,
+        generator: torch.Generator,
+        axial_share: float = 1.0,
+    ):
         super().__init__()
         frequencies = torch.randn(features, 3, generator=generator) * bandwidth_per_um
+        frequencies[:, 0] *= axial_share
         self.register_buffer("frequencies", frequencies)
         self.size = 2 * features
 

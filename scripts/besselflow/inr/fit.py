@@ -27,6 +27,7 @@ from besselflow.tiling import Unit
 WARM_UP_STEPS = 20
 # Share of the frequency at which the spectrum falls to the noise.
 _BANDWIDTH_SHARE = 0.07
+_AXIAL_SHARE_ACROSS_GAPS = 0.5
 # Steps of Muon relative to Adam's: those are of unit size per matrix, not per weight.
 _MUON_RATE = 10.0
 # A fit that starts from the one before needs fewer steps.
@@ -122,6 +123,23 @@ def automatic_bandwidth(model: SpectralModel) -> float:
     return _BANDWIDTH_SHARE * float(model.cutoff_per_um())
 
 
+def automatic_axial_share(operator: AxialProjection) -> float:
+    """Return the bandwidth along z, as a share of that along y and x.
+
+    Where slices between the first and the last that are seen are seen by no projection, only what
+    varies slowly along z leads from one of their sides to the other, and the network would put
+    anything in between that its frequencies allow. The share was chosen on training volumes
+    (tests/benchmarks/SETTINGS.md).
+
+    Parameters
+    ----------
+    operator : AxialProjection
+        What the sample is seen through.
+    """
+    seen = np.flatnonzero(operator.seen)
+    return 1.0 if (np.diff(seen) == 1).all() else _AXIAL_SHARE_ACROSS_GAPS
+
+
 @dataclass(frozen=True)
 class InrFit:
     """A fitted network.
@@ -160,8 +178,8 @@ class PreparedFit:
         Hold the weights of the network.
     steps : int
         Steps to take.
-    bandwidth_per_um : float
-        Standard deviation of the frequencies.
+    bandwidth_per_um, axial_bandwidth_per_um : float
+        Standard deviation of the frequencies, laterally and along z.
     held_out : callable or None
         Error on the measurements that no step sees, where there are any.
     """
@@ -173,6 +191,7 @@ class PreparedFit:
     optimisers: list[torch.optim.Optimizer]
     steps: int
     bandwidth_per_um: float
+    axial_bandwidth_per_um: float
     held_out: Callable[[], float] | None
 
     def loss_of_step(self, step: int) -> torch.Tensor:
@@ -197,9 +216,11 @@ def prepare_fit(
         As for `fit_inr`.
     """
     p, y, x = problem.projections.shape
-    bandwidth = settings.bandwidth
+    bandwidth, axial_share = settings.bandwidth, 1.0
     if bandwidth == "auto":
         bandwidth = automatic_bandwidth(problem.spectral)
+    if settings.bandwidth == "auto" and settings.encoding == "gaussian":
+        axial_share = automatic_axial_share(problem.operator)
     extent_um = tuple(
         max(count, 2) * size / 2
         for count, size in zip(
@@ -207,7 +228,7 @@ def prepare_fit(
         )
     )
     generator = torch.Generator().manual_seed(seed)
-    network = build_network(settings, bandwidth, extent_um, generator)
+    network = build_network(settings, bandwidth, extent_um, generator, axial_share)
     if start is not None:
         network.load_state_dict(start)
     network.to(device)
@@ -247,7 +268,8 @@ def prepare_fit(
         steps, rate = max(1, round(_WARM_STEPS * steps)), _WARM_RATE * rate
     optimisers = _optimisers(network, settings.optimiser, rate)
     network.train()
-    return PreparedFit(network, data, batches, used, optimisers, steps, bandwidth, held_out)
+    bandwidths = bandwidth, axial_share * bandwidth
+    return PreparedFit(network, data, batches, used, optimisers, steps, *bandwidths, held_out)
 
 
 def finish_fit(
@@ -281,6 +303,7 @@ def finish_fit(
     residual = problem.operator.forward(volume) - problem.projections
     record = {
         "bandwidth_per_um": prepared.bandwidth_per_um,
+        "axial_bandwidth_per_um": prepared.axial_bandwidth_per_um,
         "leftover_share": share,
         "curve": curve,
         "steps": curve[-1][0],

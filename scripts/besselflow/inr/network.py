@@ -146,6 +146,7 @@ def build_network(
     bandwidth_per_um: float,
     extent_um: tuple[float, float, float],
     generator: torch.Generator,
+    axial_share: float = 1.0,
 ) -> CoordinateNetwork:
     """Build the network that the settings describe.
 
@@ -159,11 +160,13 @@ def build_network(
         Half of the unit's size along (z, y, x).
     generator : torch.Generator
         Source of frequencies and initial weights.
+    axial_share : float
+        Bandwidth along z as a share of that along y and x, of Gaussian features.
     """
     if settings.encoding == "siren":
         return Siren(settings.width, settings.depth, bandwidth_per_um, generator)
     if settings.encoding == "gaussian":
-        encoding = GaussianEncoding(settings.features, bandwidth_per_um, generator)
+        encoding = GaussianEncoding(settings.features, bandwidth_per_um, generator, axial_share)
     elif settings.encoding == "sincos":
         encoding = SinCosEncoding(settings.octaves, extent_um)
     else:

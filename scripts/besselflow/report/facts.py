@@ -112,6 +112,7 @@ def fit_facts(records: Mapping[str, list[dict[str, Any]]], unit: str) -> list[tu
         ("noise_variance", "noise variance", f"{unit}²"),
         ("weight", "weight of the penalty", ""),
         ("bandwidth_per_um", "bandwidth", "cycles per µm"),
+        ("axial_bandwidth_per_um", "bandwidth along z", "cycles per µm"),
         ("chi2", "reduced chi-square of the fit", ""),
         ("evaluations", "network evaluations per slice", ""),
         ("samples", "posterior samples", ""),
@@ -196,7 +197,10 @@ def methods_paragraph(
             )
     if final in ("inr", "diffusion", "microdiffusion"):
         width = mean_of(records.get("inr", []), "bandwidth_per_um")
+        axial = mean_of(records.get("inr", []), "axial_bandwidth_per_um")
         band = "" if width is None else f" with a bandwidth of {width:.3g} cycles per µm"
+        if band and axial not in (None, width):
+            band += f" ({axial:.3g} along z, to bridge the depths that were not seen)"
         text.append(
             "An implicit neural representation, a multilayer perceptron on Gaussian Fourier "
             f"features{band}, was fitted to the projections through the same forward model."
