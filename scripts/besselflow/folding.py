@@ -66,12 +66,12 @@ def read_benchmark(path: Path | str) -> pd.DataFrame | None:
     path = Path(path)
     if path.is_file():
         return pd.read_csv(path, sep="\t")
-    for folder in path.parents[1:3]:
-        if (folder / BENCHMARKS).is_file():
-            rows = pd.read_csv(folder / BENCHMARKS, sep="\t")
-            rows = rows[rows["job"] == _name(path, folder)]
-            return None if rows.empty else rows.drop(columns="job")
-    return None
+    folder = _folder_of(path, BENCHMARKS)
+    if folder is None:
+        return None
+    rows = pd.read_csv(folder / BENCHMARKS, sep="\t")
+    rows = rows[rows["job"] == _name(path, folder)]
+    return None if rows.empty else rows.drop(columns="job")
 
 
 def read_log(path: Path | str) -> str:
@@ -85,10 +85,8 @@ def read_log(path: Path | str) -> str:
     path = Path(path)
     if path.is_file():
         return path.read_text(encoding="utf-8", errors="replace")
-    for folder in path.parents[1:3]:
-        if (folder / LOGS).is_file():
-            return _read_logs(folder / LOGS).get(_name(path, folder), "")
-    return ""
+    folder = _folder_of(path, LOGS)
+    return "" if folder is None else _read_logs(folder / LOGS).get(_name(path, folder), "")
 
 
 def folded_seconds(folder: Path, without: set[str]) -> list[float]:
@@ -98,6 +96,11 @@ def folded_seconds(folder: Path, without: set[str]) -> list[float]:
     rows = pd.read_csv(folder / BENCHMARKS, sep="\t", usecols=["job", "s"])
     stages = rows["job"].map(lambda job: Path(job).name)
     return rows["s"][~stages.isin(without)].dropna().tolist()
+
+
+def _folder_of(path: Path, joined: str) -> Path | None:
+    """Return the folder of the sample whose joined file would hold what a job wrote."""
+    return next((folder for folder in path.parents[1:3] if (folder / joined).is_file()), None)
 
 
 def _files(folder: Path, kind: str) -> list[Path]:

@@ -28,6 +28,6 @@ class Cluster(Section):
         10.0,
         description="Samples that are estimated to take at most as many minutes of computing are "
         "one job each, from the first stage to the page, since a job costs some 15 s of scheduling "
-        "and start; 0 for never. Where GPUs are asked for, or a sample is spread over shards, its "
-        "stages are jobs of their own all the same.",
+        "and start; 0 for never. Where GPUs are asked for, a sample is spread over shards, or "
+        "priors learn from the samples themselves, stages are jobs of their own all the same.",
     )
