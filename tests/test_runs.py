@@ -9,6 +9,7 @@ from besselflow.beam import box_profile
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError, ProblemsError
 from besselflow.failures import Failure
+from besselflow.placeholders import placeholder_in
 from besselflow.runs import SHIPPED_PRIOR, Run
 from simulate_training import TrainingStack, training_volumes
 from tiny_priors import write_tiny_prior
@@ -288,3 +289,14 @@ def test_a_flat_field_of_another_size_leaves_out_its_samples(facility):
     tifffile.imwrite(path, np.ones((30, 32), np.float32))
     with pytest.raises(InputError, match="the flat field has 30 x 32 pixels"):
         Run.prepare(values)
+
+
+@pytest.mark.parametrize("name", ["of {sample}", "of <results>"])
+def test_a_path_that_snakemake_would_fill_in_is_refused(facility, name):
+    with pytest.raises(InputError, match=r"results in the configuration: [{<]\w+[}>] in .*rename"):
+        Run.prepare({"samples": str(facility.folder / "samples.tsv"), "results": name})
+
+
+@pytest.mark.parametrize("name", ["{open", "shut}", "a < b >", "<B>", "100 %"])
+def test_what_snakemake_takes_as_it_stands_is_no_placeholder(name):
+    assert placeholder_in(name) is None
