@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from besselflow.checkpoint import load_checkpoint, save_checkpoint
 from besselflow.errors import on_one_line
@@ -142,15 +143,15 @@ class MovingAverage:
     """
 
     def __init__(self, network: torch.nn.Module, decay: float):
-        self._network, self._decay = network, decay
+        self._decay, self._followed = decay, list(network.state_dict().values())
         self._weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
         """Take in the weights after a number of steps."""
-        keep = min(self._decay, step / (step + 10))
-        for key, value in self._network.state_dict().items():
-            self._weights[key].lerp_(value, 1 - keep)
+        # All weights at once: one by one, a GPU waits for what is small and many.
+        update = get_ema_multi_avg_fn(min(self._decay, step / (step + 10)))
+        update(list(self._weights.values()), self._followed, step)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the averaged weights."""

@@ -1,9 +1,10 @@
-"""Measure how fast the prior is trained and sampled, and the published scheme beside it.
+"""Measure how fast the INR is fitted and the prior trained and sampled, and the published scheme.
 
 `make bench-gpu` runs it on the GPU where there is one; without, it says so and measures the CPU on
-a smaller case. The volume is a phantom, its INR and spectral estimate are the phantom blurred along
-z: their content changes nothing of the cost. The published scheme visits 1000 noise levels with two
-network evaluations each; it is measured on a few slices and levels, and extrapolated.
+a smaller case. The volume is a phantom; for the prior, its INR and spectral estimate are the
+phantom blurred along z: their content changes nothing of the cost. The published scheme visits 1000
+noise levels with two network evaluations each; it is measured on a few slices and levels, and
+extrapolated.
 """
 
 import argparse
@@ -16,24 +17,31 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
+from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import box_profile
-from besselflow.config import Microdiffusion, Prior, Refine
-from besselflow.device import select_device
+from besselflow.config import Inr, Microdiffusion, Prior, Refine
+from besselflow.device import compute_precision, select_device
 from besselflow.diffusion.assessment import problem_of
 from besselflow.diffusion.geometry import Geometry
+from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, LOWEST_NOISE, DiffusionPrior
 from besselflow.diffusion.sampling import VIEWS, sample_posterior
 from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.diffusion.training import train_prior
+from besselflow.inr.fit import InrProblem, fit_inr
 from besselflow.microdiffusion.sampling import SlicesProblem, sample_slices
 from besselflow.microdiffusion.training import build_network
 from besselflow.phantoms import draw_phantom
 
+VOXEL_UM = (1.0, 1.0, 1.0)
+PARTS = ("fit", "training", "sampling", "published")
 PUBLISHED_LEVELS = 1000
 _FEW_LEVELS, _FEW_SLICES = 10, 4
 
 
-def main(edge: int, batches: list[int], steps: int, samples: int, threads: int) -> None:
+def main(
+    edge: int, batches: list[int], steps: int, samples: int, threads: int, parts: list[str]
+) -> None:
     """Print one line per measurement.
 
     Parameters
@@ -48,6 +56,8 @@ def main(edge: int, batches: list[int], steps: int, samples: int, threads: int) 
         Posterior samples.
     threads : int
         Threads on the CPU.
+    parts : list of str
+        What to measure, of `PARTS`.
     """
     device = select_device(threads)
     if device.type == "cuda":
@@ -55,35 +65,39 @@ def main(edge: int, batches: list[int], steps: int, samples: int, threads: int) 
     else:
         print(f"no GPU is visible; the CPU with {threads} threads is measured")
     acquisition = acquire(edge)
-    for batch in batches:
+    if "fit" in parts:
+        seconds, steps_taken = time_fit(acquisition, device)
+        print(
+            f"INR, {edge} x {edge} x {edge}: {seconds:.1f} s for {steps_taken} steps and the "
+            f"volume{peak_memory(device)}"
+        )
+    for batch in batches if "training" in parts else ():
         settings = Prior(batch=batch, patch=min(64, edge // 16 * 16))
-        denoiser, seconds = time_training(acquisition, settings, steps, device)
+        seconds = time_training(acquisition, settings, steps, device)
         print(
             f"training, batch {batch}: {steps / seconds:.2f} steps/s, "
             f"{8 * batch * steps / seconds:.0f} slices of {settings.patch} x {settings.patch} /s"
             f"{peak_memory(device)}"
         )
-    error = denoiser.inr_error
-    prior = DiffusionPrior(denoiser, [LOWEST_NOISE, BLIND], [error, error])
-    refine = Refine(samples=samples)
-    sample = lambda: sample_posterior(problem_of(acquisition), prior, refine, 0, device)  # noqa: E731
-    seconds = timed(sample, device)
-    evaluated = edge * ((refine.evaluations - 1) * samples + len(VIEWS))
-    print(
-        f"sampling, {edge} x {edge} x {edge}, {samples} samples of {refine.evaluations} "
-        f"evaluations: {seconds:.1f} s, {evaluated / seconds:.0f} slices/s{peak_memory(device)}"
-    )
-    seconds = time_published(acquisition, device)
-    print(
-        f"published scheme, {edge} slices, {PUBLISHED_LEVELS} levels with guidance: "
-        f"{seconds:.0f} s, extrapolated from {_FEW_SLICES} slices and {_FEW_LEVELS} levels"
-    )
+    if "sampling" in parts:
+        seconds, evaluations = time_sampling(acquisition, Refine(samples=samples), device)
+        print(
+            f"sampling, {edge} x {edge} x {edge}, {samples} samples of {Refine().evaluations} "
+            f"evaluations: {seconds:.1f} s, {edge * evaluations / seconds:.0f} slices/s"
+            f"{peak_memory(device)}"
+        )
+    if "published" in parts:
+        seconds = time_published(acquisition, device)
+        print(
+            f"published scheme, {edge} slices, {PUBLISHED_LEVELS} levels with guidance: "
+            f"{seconds:.0f} s, extrapolated from {_FEW_SLICES} slices and {_FEW_LEVELS} levels"
+        )
 
 
 def acquire(edge: int) -> SimulatedAcquisition:
     """Image a phantom with a box beam of 6 slices in steps of 6."""
     truth = draw_phantom("vessels", (edge,) * 3, 0)
-    geometry = Geometry.of(box_profile(6.0), np.array([0.0, 6.0]), (1.0, 1.0, 1.0))
+    geometry = Geometry.of(box_profile(6.0), np.array([0.0, 6.0]), VOXEL_UM)
     positions, grid, operator = geometry.acquisition_of(edge, 0.0)
     noise = 0.02 * np.random.default_rng(0).standard_normal((len(positions), edge, edge))
     return SimulatedAcquisition(
@@ -98,16 +112,51 @@ def acquire(edge: int) -> SimulatedAcquisition:
     )
 
 
+def time_fit(acquisition: SimulatedAcquisition, device: torch.device) -> tuple[float, int]:
+    """Return the seconds of a whole fit with the default settings, and its steps."""
+    photons = 300
+    operator, measured = acquisition.operator, photons * acquisition.projections
+    model = fit_spectral_model([measured], operator, VOXEL_UM)
+    expected = operator.forward(posterior_mean(measured, operator, model, VOXEL_UM))
+    problem = InrProblem(measured, operator, VOXEL_UM, float(photons), model, expected)
+    fit = lambda steps: fit_inr(  # noqa: E731
+        problem, Inr(steps=steps), 0, Path(folder) / f"{steps}.pt", "timed", device
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        fit(20)
+        found = []
+        seconds = timed(lambda: found.append(fit("auto")), device)
+    return seconds, found[0].record["steps"]
+
+
 def time_training(
     acquisition: SimulatedAcquisition, settings: Prior, steps: int, device: torch.device
-) -> tuple[torch.nn.Module, float]:
-    """Return a denoiser, and the seconds of so many steps, after as many that warm up."""
+) -> float:
+    """Return the seconds of so many training steps, after as many that warm up."""
     own = settings.model_copy(update={"steps": steps})
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder) / "checkpoint.pt"
-            denoiser, info = train_prior({"phantom": acquisition}, own, 0, checkpoint, device)
-    return denoiser, info["seconds"]
+            _, info = train_prior({"phantom": acquisition}, own, 0, checkpoint, device)
+    return info["seconds"]
+
+
+def time_sampling(
+    acquisition: SimulatedAcquisition, settings: Refine, device: torch.device
+) -> tuple[float, int]:
+    """Return the seconds of sampling a unit, warmed up, and the evaluations of each slice.
+
+    The network has the default size, and has learnt nothing, which takes as long.
+    """
+    shape = Prior()
+    denoiser = Denoiser(shape.channels, shape.depth, 0.05)
+    denoiser.to(device, memory_format=torch.channels_last).eval()
+    denoiser.precision = compute_precision("auto", device)
+    prior = DiffusionPrior(denoiser, [LOWEST_NOISE, BLIND], [0.02, 0.05])
+    sample = lambda own: sample_posterior(problem_of(acquisition), prior, own, 0, device)  # noqa: E731
+    sample(Refine(samples=1, evaluations=2))
+    seconds = timed(lambda: sample(settings), device)
+    return seconds, (settings.evaluations - 1) * settings.samples + len(VIEWS)
 
 
 def time_published(acquisition: SimulatedAcquisition, device: torch.device) -> float:
@@ -149,9 +198,9 @@ if __name__ == "__main__":
     able = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--edge", type=int, default=128 if able else 64)
-    parser.add_argument("--batch", type=int, nargs="+", default=[4, 64] if able else [4])
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 32, 64] if able else [4])
     parser.add_argument("--steps", type=int, default=100 if able else 10)
     parser.add_argument("--samples", type=int, default=8 if able else 2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-    main(arguments.edge, arguments.batch, arguments.steps, arguments.samples, arguments.threads)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    main(**vars(parser.parse_args()))

@@ -9,6 +9,8 @@ a turned volume is at hand without a new simulation.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,16 +101,53 @@ class View:
         -------
         torch.Tensor, shape (n, size, size)
         """
-        if self.warp is not None:
-            # The coordinates of both images run from -1 to 1, whatever their size.
-            matrix = torch.zeros(1, 2, 3, device=images.device)
-            matrix[0, :, :2] = torch.tensor(self.warp) * (size / images.shape[-1])
-            grid = torch.nn.functional.affine_grid(matrix, [1, 1, size, size], align_corners=False)
-            images = torch.nn.functional.grid_sample(
-                images[None], grid, "bicubic", "reflection", align_corners=False
-            )[0]
-        images = images.flip(
-            [axis for axis, flip in zip((-2, -1), self.flipped, strict=True) if flip]
-        )
-        images = images.transpose(-2, -1) if self.transposed else images
-        return self.gain * images
+        return look([images], [self], size)[0]
+
+
+def look(windows: Sequence[torch.Tensor], views: Sequence[View], size: int) -> torch.Tensor:
+    """Return the views of windows, apart from the flips along z.
+
+    Parameters
+    ----------
+    windows : sequence of torch.Tensor, shapes (n, Y, X)
+        What each view needs (`View.window`); n is the same for all.
+    views : sequence of View
+        One per window.
+    size : int
+        Edge length of the patches.
+
+    Returns
+    -------
+    torch.Tensor, shape (number of windows, n, size, size)
+    """
+    images, alike = list(windows), defaultdict(list)
+    for number, view in enumerate(views):
+        if view.warp is not None:
+            alike[images[number].shape].append(number)
+    for numbers in alike.values():
+        warped = _warp([images[i] for i in numbers], [views[i].warp for i in numbers], size)
+        for number, image in zip(numbers, warped, strict=True):
+            images[number] = image
+    for number, view in enumerate(views):
+        flips = [axis for axis, flip in zip((-2, -1), view.flipped, strict=True) if flip]
+        image = images[number].flip(flips) if flips else images[number]
+        images[number] = image.transpose(-2, -1) if view.transposed else image
+    batch = torch.stack(images)
+    gains = torch.tensor([view.gain for view in views], dtype=batch.dtype, device=batch.device)
+    return gains[:, None, None, None] * batch
+
+
+def _warp(
+    images: list[torch.Tensor], warps: list[tuple[tuple[float, float], ...]], size: int
+) -> torch.Tensor:
+    """Turn and stretch images of one shape (n, Y, X) to (number of images, n, size, size)."""
+    batch = torch.stack(images)
+    # The coordinates of both images run from -1 to 1, whatever their size.
+    matrices = torch.zeros(len(warps), 2, 3)
+    matrices[:, :, :2] = torch.tensor(warps) * (size / batch.shape[-1])
+    grid = torch.nn.functional.affine_grid(
+        matrices.to(batch.device), [len(warps), 1, size, size], align_corners=False
+    )
+    return torch.nn.functional.grid_sample(
+        batch, grid, "bicubic", "reflection", align_corners=False
+    )

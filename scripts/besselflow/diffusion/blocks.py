@@ -8,7 +8,7 @@ operator themselves, which describe any beam at any stage position.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -55,6 +55,20 @@ class Block:
         """Return which slices of the volume are estimated, and where they lie in the block."""
         first, last = max(self.start, 0), min(self.start + SLICES, n_slices)
         return slice(first, last), slice(first - self.start, last - self.start)
+
+    def turned_over(self) -> Block:
+        """Return the same block with z running the other way, as its estimate then does."""
+        return replace(
+            self,
+            slices=self.slices.flip(0),
+            nearest=self.nearest.flip(0),
+            geometry=self.geometry.flip(0, 1),
+        )
+
+    def to(self, device: torch.device) -> Block:
+        """Return the block on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("slices", "nearest", "geometry")}
+        return replace(self, **moved)
 
 
 def lay_blocks(matrix: np.ndarray, positions_um: np.ndarray, centres_um: np.ndarray) -> list[Block]:

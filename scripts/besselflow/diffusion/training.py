@@ -13,7 +13,7 @@ import torch
 
 from besselflow.config import Prior
 from besselflow.device import compile_network, compute_precision
-from besselflow.diffusion.augmentation import View
+from besselflow.diffusion.augmentation import View, look
 from besselflow.diffusion.blocks import CONTEXT, NEAREST, REACH, SLICES, Block, lay_blocks
 from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE
@@ -46,9 +46,13 @@ class TrainingBlocks:
         As in `SimulatedAcquisition`.
     blurred : bool
         Whether the beam has a lateral blur, whose size is known.
-    blocks : list of Block
+    blocks, upside_down : list of Block
+        As they lie in the volume, and the same turned over.
     errors : list of float
         Root mean square error of the INR in the slices of each block.
+    light : list of numpy.ndarray, shape (Y + 1, X + 1)
+        Squares of the INR in the middle slice of each block, summed over all rows above and
+        columns before each place.
     """
 
     truth: torch.Tensor
@@ -58,7 +62,9 @@ class TrainingBlocks:
     noise: float
     blurred: bool
     blocks: list[Block]
+    upside_down: list[Block]
     errors: list[float]
+    light: list[np.ndarray]
 
     @classmethod
     def of(cls, acquisition: SimulatedAcquisition, device: torch.device) -> TrainingBlocks:
@@ -67,13 +73,22 @@ class TrainingBlocks:
         tensor = lambda array: torch.from_numpy(array[:, rows]).to(device)  # noqa: E731
         blocks = lay_blocks(a.matrix, a.positions_um, a.centres_um)
         squares = np.square(a.inr - a.truth)[:, rows].mean(axis=(1, 2))
+        light = np.square(a.inr[[int(block.slices[CONTEXT // 2]) for block in blocks]][:, rows])
+        light = light.cumsum(axis=1, dtype=np.float64).cumsum(axis=2)
         return cls(
             *(tensor(array) for array in (a.truth, a.inr, a.spectral, a.projections)),
             a.noise,
             a.kernel is not None,
-            blocks,
+            [block.to(device) for block in blocks],
+            [block.turned_over().to(device) for block in blocks],
             [math.sqrt(squares[block.inside(len(squares))[0]].mean()) for block in blocks],
+            list(np.pad(light, ((0, 0), (1, 0), (1, 0)))),
         )
+
+    def mean_light(self, number: int, y: int, x: int, size: int) -> float:
+        """Return the mean square of the INR in a patch of the middle slice of a block."""
+        sums, far_y, far_x = self.light[number], y + size, x + size
+        return (sums[far_y, far_x] - sums[y, far_x] - sums[far_y, x] + sums[y, x]) / size**2
 
 
 def train_prior(
@@ -203,42 +218,48 @@ def _draw_batch(
     seed: tuple[int, ...],
     device: torch.device,
 ) -> _Batch:
-    """Draw random blocks, and random views of random patches of them."""
+    """Draw random blocks, and random views of random patches of them.
+
+    Places and views are drawn on the host. On a GPU, what is done to all blocks at once is then
+    queued without waiting for it, so that the queue is full while the next batch is drawn.
+    """
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     patch = min(settings.patch, *(min(pair.truth.shape[1:]) for pair in pairs))
-    items, levels, noises, errors = [], [], [], []
+    windows, views, blocks, levels, noises, errors = [], [], [], [], [], []
     for _ in range(settings.batch):
         pair, number, y, x = _draw_place(pairs, patch, rng)
-        block, view = pair.blocks[number], View.draw(rng, stretched=not pair.blurred)
+        view = View.draw(rng, stretched=not pair.blurred)
         window = view.window((y, x), patch, tuple(pair.truth.shape[1:]))
-        seen, near = block.slices.to(device), block.nearest.to(device)
-        volumes = [v[:, *window][seen] for v in (pair.truth, pair.inr, pair.spectral)]
-        images = view.of(torch.cat([*volumes, pair.projections[:, *window][near]]), patch)
-        truth, inr, spectral, measured = images.split([CONTEXT] * 3 + [NEAREST])
-        level, state = BLIND, inr
-        if rng.random() >= _BLIND_SHARE:
-            level = math.exp(rng.uniform(*np.log((LOWEST_NOISE, HIGHEST_NOISE))))
-            # The mirrored slices beyond the ends share the noise of those inside.
-            first = (block.slices[:, None] == block.slices).int().argmax(dim=1).to(device)
-            noise = torch.randn(truth.shape, generator=generator, device=device)[first]
-            state = truth + level * noise
-        tensors = (state, inr, spectral, measured, truth)
-        geometry = block.geometry.to(device)
-        if view.upside_down:
-            geometry = geometry.flip(0, 1)
-            tensors = tuple(tensor.flip(0) for tensor in tensors)
-        items.append((*tensors, geometry))
-        levels.append(level)
+        block = (pair.upside_down if view.upside_down else pair.blocks)[number]
+        volumes = (v[:, *window][block.slices] for v in (pair.truth, pair.inr, pair.spectral))
+        windows.append(torch.cat([*volumes, pair.projections[:, *window][block.nearest]]))
+        views.append(view)
+        blocks.append(block)
+        blind = rng.random() < _BLIND_SHARE
+        drawn = math.exp(rng.uniform(*np.log((LOWEST_NOISE, HIGHEST_NOISE))))
+        levels.append(BLIND if blind else drawn)
         noises.append(view.gain * pair.noise)
         errors.append(view.gain * pair.errors[number])
-    noisy, inr, spectral, measured, truth, geometry = (
-        torch.stack(part) for part in zip(*items, strict=True)
-    )
     as_tensor = lambda values: torch.tensor(values, dtype=torch.float32, device=device)  # noqa: E731
+    images = look(windows, views, patch)
+    truth, inr, spectral, measured = images.split([CONTEXT] * 3 + [NEAREST], dim=1)
     level = as_tensor(levels)
-    inputs = (noisy, level, inr, spectral, measured, geometry, as_tensor(noises))
+    state = truth + level[:, None, None, None] * _noise_like(truth, blocks, generator)
+    state = torch.where((level == BLIND)[:, None, None, None], inr, state)
+    geometry = torch.stack([block.geometry for block in blocks])
+    inputs = (state, level, inr, spectral, measured, geometry, as_tensor(noises))
     return _Batch(inputs, level, truth[:, REACH : REACH + SLICES], as_tensor(errors))
+
+
+def _noise_like(
+    truth: torch.Tensor, blocks: list[Block], generator: torch.Generator
+) -> torch.Tensor:
+    """Draw noise (n, CONTEXT, y, x), the same for a slice and its mirror image beyond the ends."""
+    noise = torch.randn(truth.shape, generator=generator, device=truth.device)
+    slices = torch.stack([block.slices for block in blocks])
+    first = (slices[:, :, None] == slices[:, None, :]).int().argmax(dim=2)
+    return noise[torch.arange(len(noise), device=noise.device)[:, None], first]
 
 
 def _draw_place(
@@ -251,9 +272,7 @@ def _draw_place(
         number = int(rng.integers(len(pair.blocks)))
         height, width = pair.truth.shape[1:]
         y, x = int(rng.integers(height - patch + 1)), int(rng.integers(width - patch + 1))
-        middle = int(pair.blocks[number].slices[CONTEXT // 2])
-        light = float(pair.inr[middle, y : y + patch, x : x + patch].square().mean())
-        found.append((light, (pair, number, y, x)))
+        found.append((pair.mean_light(number, y, x, patch), (pair, number, y, x)))
     return max(found, key=lambda each: each[0])[1]
 
 
