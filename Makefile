@@ -12,7 +12,7 @@ export PATH := $(BIN):$(PATH)
 # Where Snakemake looks for profiles by their names.
 PROFILES := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
 
-.PHONY: help setup demo slurm-profile test test-slow test-browser test-slurm bench bench-slurm lint clean
+.PHONY: help setup demo slurm-profile test test-slow test-browser test-slurm test-gpu bench bench-gpu bench-slurm lint clean
 
 help:
 	@echo "make demo          reconstruct the demo acquisitions, up to demo/results/report.html"
@@ -21,7 +21,9 @@ help:
 	@echo "make test-slow     kill runs again and again (a few minutes)"
 	@echo "make test-browser  open the reports in headless Chromium"
 	@echo "make test-slurm    run the workflow on a Slurm cluster of one node (as root; 10 minutes)"
+	@echo "make test-gpu      run what needs a CUDA GPU (a minute)"
 	@echo "make bench         run the benchmark over ../shared/bench, up to bench/results/metrics.tsv"
+	@echo "make bench-gpu     measure fit, training and sampling on a CUDA GPU"
 	@echo "make lint          check the style of code and workflow"
 	@echo "make clean         remove the demo and the benchmark results"
 
@@ -54,7 +56,7 @@ WORKERS := -n logical --maxprocesses 4
 PYTEST := OMP_NUM_THREADS=1 pytest $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not browser and not slurm and not slow" tests
+	$(PYTEST) -m "not browser and not slurm and not slow and not gpu" tests
 
 test-slow: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 pytest $(WORKERS) -m slow tests/workflow
@@ -64,6 +66,9 @@ test-browser: $(VENV)/.installed-test
 
 test-slurm: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm
+
+test-gpu: $(VENV)/.installed-test
+	pytest -m gpu tests/gpu tests/test_projection.py
 
 bench: $(VENV)/.installed
 	@python tests/benchmarks/run_bench.py

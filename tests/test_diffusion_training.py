@@ -279,6 +279,13 @@ def test_another_seed_gives_another_network(acquisitions, tmp_path):
     assert one["curve"] != other["curve"] and one["fingerprint"] != other["fingerprint"]
 
 
+def test_a_step_sees_as_many_blocks_as_the_device_takes_well(acquisitions, tmp_path):
+    settings = TINY.model_copy(update={"batch": "auto", "steps": 1})
+    assert train_prior(acquisitions, settings, 3, tmp_path / "a", CPU)[1]["batch"] == 4
+    assert train_prior(acquisitions, TINY, 3, tmp_path / "b", CPU)[1]["batch"] == TINY.batch
+    assert settings.blocks_per_step(on_gpu=True) == 32
+
+
 def test_training_on_a_checkpoint_of_other_data_starts_over(acquisitions, tmp_path, caplog):
     path, short = tmp_path / "c.pt", TINY.model_copy(update={"steps": 3})
     train_prior(acquisitions, short, 3, path, CPU)

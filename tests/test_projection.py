@@ -39,8 +39,11 @@ KINDS = {
     "cuda float32": lambda array: on_gpu(array.astype(np.float32)),
     "cuda float64": on_gpu,
 }
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-EVERY_KIND = [pytest.param(kind, marks=NO_GPU if "cuda" in kind else ()) for kind in KINDS]
+ON_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible"),
+]
+EVERY_KIND = [pytest.param(kind, marks=ON_GPU if "cuda" in kind else ()) for kind in KINDS]
 ROUNDING = {"float32": 1e-5, "float64": 1e-12}
 
 

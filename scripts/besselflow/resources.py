@@ -364,7 +364,9 @@ def _training_need(pixels: int, settings: Prior | Microdiffusion) -> Need:
     The gradient needs the feature maps of all layers, which are about six times those of a layer
     that is only run through; half of them are of lower resolution.
     """
-    channels, batch = settings.channels[0], settings.batch
+    channels = settings.channels[0]
+    # More blocks are seen at once on a GPU, but not in the memory of the host.
+    batch = settings.blocks_per_step(False) if isinstance(settings, Prior) else settings.batch
     kept = 4 * 6 / 2 * _NETWORK_MAPS * channels * batch * pixels / 2
     scale = max(channels / _REFERENCE_CHANNELS, 0.5) ** 2
     reference = 4 * _NETWORK_SLICES * 64**2

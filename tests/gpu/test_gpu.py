@@ -164,7 +164,7 @@ def test_sampling_halves_its_batches_when_memory_runs_out(caplog, little_memory)
     np.testing.assert_allclose(small, large, rtol=1e-3, atol=1e-4)
 
 
-TINY_PRIOR = Prior(channels=[16, 32], depth=1, steps=60, batch=4, patch=16, checkpoint_seconds=1e-9)
+TINY_PRIOR = Prior(channels=[16, 32], depth=1, steps=60, patch=16, checkpoint_seconds=1e-9)
 
 
 def test_a_prior_learns_and_resumes(tmp_path, monkeypatch, caplog):
@@ -172,6 +172,7 @@ def test_a_prior_learns_and_resumes(tmp_path, monkeypatch, caplog):
     train = lambda name: train_prior(acquisitions, TINY_PRIOR, 3, tmp_path / name, GPU)  # noqa: E731
     whole, facts = train("whole")
     losses = [loss for _, loss in facts["curve"]]
+    assert facts["batch"] == 32
     assert np.mean(losses[-10:]) < np.mean(losses[:5])
     interrupt(monkeypatch, "training", 30, lambda: train("killed"))
     with caplog.at_level(logging.INFO, "besselflow"):

@@ -120,7 +120,11 @@ class Prior(Section):
     )
     depth: Positive = Field(2, description="Residual blocks of the U-Net at each resolution.")
     steps: Positive = Field(8000, description="Optimiser steps.")
-    batch: Positive = Field(4, description="Blocks of 8 slices per optimiser step.")
+    batch: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Blocks of 8 slices per optimiser step; `auto`: 4 on the CPU, and 32 on a GPU, "
+        "which take as long there.",
+    )
     patch: Positive = Field(
         64, description="Edge length of the training patches in pixels; a multiple of 16."
     )
@@ -150,6 +154,13 @@ class Prior(Section):
     checkpoint_seconds: PositiveFloat = Field(
         60.0, description="Seconds between checkpoints, from which a rerun resumes."
     )
+
+    def blocks_per_step(self, on_gpu: bool) -> int:
+        """Return how many blocks a training step sees."""
+        if self.batch != "auto":
+            return self.batch
+        # A GPU takes no longer for as many as it can be given while it is told what to do.
+        return 32 if on_gpu else 4
 
     @field_validator("channels")
     @classmethod

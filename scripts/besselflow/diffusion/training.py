@@ -126,6 +126,7 @@ def train_prior(
     RuntimeError
         The training diverged.
     """
+    settings = settings.model_copy(update={"batch": settings.blocks_per_step(device.type != "cpu")})
     known = facts_of(list(acquisitions.values()))
     pairs = [TrainingBlocks.of(each, device) for each in acquisitions.values()]
     torch.manual_seed(seed)
@@ -171,6 +172,7 @@ def train_prior(
         "trained_on": list(acquisitions),
         "digests": {name: each.digest for name, each in acquisitions.items() if each.digest},
         "steps": settings.steps,
+        "batch": settings.batch,
         "curve": curve,
         "seconds": seconds,
         "parameters": sum(p.numel() for p in denoiser.parameters()),
