@@ -398,7 +398,7 @@ def test_fit_ends_early_only_when_the_held_out_error_stands_still():
     # A fit may stand still at its start, before the network has found the structures.
     assert plan.course_after(60, still[:30]) is None
     # Or longer: then it explains little.
-    stuck = [[step, loss, 4 * held_out] for step, loss, held_out in still]
+    stuck = [[step, 4 * loss, held_out] for step, loss, held_out in still]
     assert plan.course_after(100, stuck) is None
 
 

@@ -26,7 +26,7 @@ _WORTHWHILE = 0.002
 # A fit may stand still at its start, before the network has found the structures.
 _EARLIEST = 0.4
 # It stands there as long as it leaves so many times the variance of the noise unexplained.
-_UNEXPLAINED = 1.5
+_UNEXPLAINED = 2.0
 # Share of the remaining steps that are taken where a fit ends early.
 _RUSH = 0.3
 
@@ -80,14 +80,15 @@ class Plan:
     def course_after(self, step: int, curve: list[list[float]]) -> Course | None:
         """Return an earlier end, if the held-out errors of the curve so far no longer fall.
 
-        They are in units of the variance of the noise.
+        Both these and the losses are in units of the variance of the noise.
         """
         if step < _EARLIEST * self.steps or len(curve) < _PATIENCE + _SMOOTHED:
             return None
-        errors = [point[2] for point in curve]
+        errors, losses = ([point[column] for point in curve] for column in (2, 1))
         recent = sum(errors[-_SMOOTHED:]) / _SMOOTHED
         before = sum(errors[-_PATIENCE - _SMOOTHED : -_PATIENCE]) / _SMOOTHED
-        if recent < (1 - _WORTHWHILE) * before or recent > _UNEXPLAINED:
+        unexplained = sum(losses[-_SMOOTHED:]) / _SMOOTHED
+        if recent < (1 - _WORTHWHILE) * before or unexplained > _UNEXPLAINED:
             return None
         return Course(step, step + math.ceil(_RUSH * (self.steps - step)))
 
@@ -197,8 +198,8 @@ def optimise(
     average : MovingAverage or None
         Told after each step.
     held_out : callable or None
-        Error on data that the loss does not see, in units of the variance of its noise. Where it no
-        longer falls, the fit ends early.
+        Error on data that the loss does not see, both in units of the variance of the noise. Where
+        it no longer falls, the fit ends early.
     companions : sequence of Learner
         Take their steps beside the network, along the gradient of their own losses plus that of the
         network's loss, where it depends on them. They exclude `held_out`.
