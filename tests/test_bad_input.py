@@ -112,11 +112,23 @@ def with_values(value, dtype=np.float32):
     return write
 
 
+def rename(name):
+    """Return a way to give the acquisition another name."""
+
+    def spoil(lab):
+        (lab.folder / "a.tif").rename(lab.folder / name)
+        return {"acquisition": name}
+
+    return spoil
+
+
 BROKEN = {
     # The acquisition.
     "file is missing": (cells(acquisition="elsewhere.tif"), "acquisition"),
     "folder without images": (image(write_folder), "acquisition"),
     "0 bytes": (image(lambda path: path.write_bytes(b"")), "acquisition"),
+    "name with a wildcard": (rename("a{date}.tif"), "acquisition"),
+    "name with a variable": (rename("<results>.tif"), "acquisition"),
     "text named .tif": (image(lambda path: path.write_text("z,y,x\n")), "acquisition"),
     "picture named .tif": (
         image(lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))),
