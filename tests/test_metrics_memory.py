@@ -43,7 +43,7 @@ def shells(estimate, truth, scored):
 
 
 def lines(estimate, truth, scored):
-    score_centrelines({"a": estimate}, truth, scored, np.array([0.5]), edge=24)
+    score_centrelines({"a": estimate}, truth, scored, np.array([0.5]), (24, 24, 24))
 
 
 def peak(compute, depth):

@@ -54,10 +54,11 @@ def tube(radius, stop=60, shape=(24, 24, 64)):
 
 
 def centreline_dice(estimate, truth, threshold=5.0, edge=128):
+    block = (edge, edge, edge)
     arrays = lazy(estimate, truth)
     scored = np.ones(len(truth), bool)
     volumes = {"a": arrays[0]}
-    return score_centrelines(volumes, arrays[1], scored, np.array([threshold]), edge)["a"]
+    return score_centrelines(volumes, arrays[1], scored, np.array([threshold]), block)["a"]
 
 
 def test_centre_lines_forgive_thickness_and_not_length():
@@ -161,7 +162,7 @@ def test_shell_correlation_is_that_of_the_full_transform(shape):
 def test_scale_and_shift_do_not_change_the_shell_correlation(scale, shift, seed):
     truth = white(seed)
     estimate = truth + 0.5 * white(seed + 1000)
-    before, after = correlate(estimate, truth), correlate(scale * estimate + shift, truth)
+    before, after = correlate(estimate, truth), correlate(scale * (estimate + shift), truth)
     assert after["correlation"].to_numpy() == pytest.approx(
         before["correlation"].to_numpy(), abs=1e-3
     )

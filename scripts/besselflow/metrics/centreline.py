@@ -18,10 +18,13 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 from skimage.morphology import skeletonize
 
-BLOCK_EDGE = 128
-"""Edge length of a block without its halo, in voxels."""
+BLOCK = (128, 512, 512)
+"""Voxels of a block without its halo. What a halo touches is decoded for several blocks: the wider
+they are, the less often."""
 
 _HALO = 24
+# What is judged to be thin, in whole chunks of a volume.
+_SMALL_BLOCK = (128, 128, 128)
 _THIN = 15.0
 _NECK = 0.7
 _FEWEST_VOXELS = 10
@@ -32,7 +35,7 @@ def score_centrelines(
     truth: da.Array,
     scored: np.ndarray,
     thresholds: np.ndarray,
-    edge: int = BLOCK_EDGE,
+    block: tuple[int, int, int] = BLOCK,
 ) -> dict[str, float]:
     """Return the centre-line Dice of several volumes.
 
@@ -46,8 +49,8 @@ def score_centrelines(
         Slices to score, which follow each other.
     thresholds : numpy.ndarray, shape (C,)
         What is brighter belongs to the mask, of truth and volumes alike.
-    edge : int
-        Edge length of the blocks in voxels.
+    block : tuple of int
+        Voxels of a block without its halo, along (z, y, x).
 
     Returns
     -------
@@ -58,11 +61,11 @@ def score_centrelines(
     found: dict[str, list[float]] = {name: [] for name in volumes}
     for t, channel in np.ndindex(*truth.shape[:2]):
         counts = {name: np.zeros(4, np.int64) for name in volumes}
-        for block, core in _blocks(scored, truth.shape[3:], edge):
-            mask, lines = _mask_and_lines(truth[t, channel][block], thresholds[channel], core)
+        for place, core in _blocks(scored, truth.shape[3:], block):
+            mask, lines = _mask_and_lines(truth[t, channel][place], thresholds[channel], core)
             for name, volume in volumes.items():
                 own, own_lines = _mask_and_lines(
-                    volume[t, channel][block], thresholds[channel], core
+                    volume[t, channel][place], thresholds[channel], core
                 )
                 pairs = (own_lines & mask, own_lines, lines & own, lines)
                 counts[name] += [np.count_nonzero(pair) for pair in pairs]
@@ -90,8 +93,8 @@ def is_thin(truth: da.Array, scored: np.ndarray, thresholds: np.ndarray) -> bool
     """
     best, fullest = None, 0
     for channel in range(truth.shape[1]):
-        for block, _ in _blocks(scored, truth.shape[3:], BLOCK_EDGE):
-            mask = np.asarray(truth[0, channel][block]) > thresholds[channel]
+        for place, _ in _blocks(scored, truth.shape[3:], _SMALL_BLOCK, halo=0):
+            mask = np.asarray(truth[0, channel][place]) > thresholds[channel]
             if np.count_nonzero(mask) > fullest:
                 best, fullest = mask, np.count_nonzero(mask)
     return best is not None and slenderness(best) >= _THIN
@@ -128,18 +131,20 @@ def _mask_and_lines(
 
 
 def _blocks(
-    scored: np.ndarray, lateral: tuple[int, int], edge: int
+    scored: np.ndarray, lateral: tuple[int, int], edges: tuple[int, int, int], halo: int = _HALO
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Yield the slices of a block with its halo, and of its core inside of that."""
     first, last = np.flatnonzero(scored)[[0, -1]]
     limits = [(int(first), int(last) + 1), (0, lateral[0]), (0, lateral[1])]
-    counts = [math.ceil((high - low) / edge) for low, high in limits]
+    counts = [
+        math.ceil((high - low) / edge) for (low, high), edge in zip(limits, edges, strict=True)
+    ]
     for place in np.ndindex(*counts):
         block, core = [], []
-        for index, (low, high) in zip(place, limits, strict=True):
+        for index, (low, high), edge in zip(place, limits, edges, strict=True):
             start = low + index * edge
             stop = min(start + edge, high)
-            outer = max(start - _HALO, low), min(stop + _HALO, high)
+            outer = max(start - halo, low), min(stop + halo, high)
             block.append(slice(*outer))
             core.append(slice(start - outer[0], stop - outer[0]))
         yield tuple(block), tuple(core)
