@@ -1,7 +1,8 @@
 """Decide how far the prior is followed on a sample, and write the volumes of `diffusion`.
 
 Of the volumes of the prior and of the INR, the mixture is taken that predicts best what was kept
-from both, so that a prior that does not know the structures does no harm.
+from both, less the uncertainty of that, so that a prior that does not know the structures does no
+harm.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from besselflow.config import Refine, Tiling
-from besselflow.diffusion.safeguard import PRIOR, mix, stacking_weights
+from besselflow.diffusion.safeguard import PRIOR, cautious_weights, mix
 from besselflow.held_out import ask, deciding, questions_of, take
 from besselflow.job import logger, run_script
 from besselflow.noise import pixel_variance
@@ -125,7 +126,7 @@ def decide(
     found = weights_by_prediction(check, open_projections(acquisition))
     for channel, weights in enumerate(found):
         shares = ", ".join(f"{name} {share:.2f}" for name, share in weights.items())
-        logger.info("channel %d: what was withheld is predicted best by %s", channel, shares)
+        logger.info("channel %d: by what was withheld, the mixture is %s", channel, shares)
     return found
 
 
@@ -158,7 +159,7 @@ def weights_by_prediction(check: Check, acquisition: Projections) -> list[dict[s
         light = operator.forward(np.asarray(expected[0, channel]))
         masked = whole.masked_at(0, channel, slice(None), slice(None))
         weights.append(
-            stacking_weights(
+            cautious_weights(
                 {
                     name: ask(question, operator.forward(np.asarray(volume[0, channel])))
                     for name, volume in volumes.items()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import safeguard
 from besselflow.beam import box_profile
 from besselflow.config import Refine, Tiling
-from besselflow.diffusion.safeguard import PRIOR, mix, stacking_weights
+from besselflow.diffusion.safeguard import PRIOR, cautious_weights, mix, stacking_weights
 from besselflow.held_out import thin
 from besselflow.projection import AxialGrid
 from besselflow.store import Projections, UnitWriter, open_units, write_projections
@@ -119,6 +119,46 @@ def test_equal_volumes_share_nothing():
     predictions, measured, variance = problem(4, 1)
     found = stacking_weights(dict.fromkeys(NAMES, predictions[PRIOR]), measured, variance)
     assert sorted(found.values()) == [0, 0, 1]
+
+
+def independent_errors(seed, size):
+    """Predictions by a prior and an INR that are wrong by as much, each in its own way."""
+    rng = np.random.default_rng(seed)
+    measured = rng.random((3, size, size))
+    draw = lambda: measured + 0.1 * rng.standard_normal(measured.shape)  # noqa: E731
+    return {PRIOR: draw(), "inr": draw()}, measured, np.full_like(measured, 0.01)
+
+
+def test_the_standard_error_is_taken_off_the_weight_of_the_prior():
+    """It is that of the weights over many draws, which falls with the root of their pixels."""
+    taken_off = {}
+    for size in (16, 64):
+        found = [independent_errors(seed, size) for seed in range(60)]
+        best = np.array([stacking_weights(*each)[PRIOR] for each in found])
+        off = best - [cautious_weights(*each)[PRIOR] for each in found]
+        assert off.mean() == pytest.approx(best.std(), rel=0.35)
+        assert (off > 0).all() and best.mean() == pytest.approx(0.5, abs=0.01)
+        taken_off[size] = off.mean()
+    assert taken_off[16] / taken_off[64] == pytest.approx(4, rel=0.35)
+
+
+def test_a_prior_without_errors_is_followed_and_one_that_says_the_same_is_not():
+    predictions, measured, variance = independent_errors(0, 16)
+    assert cautious_weights({**predictions, PRIOR: measured}, measured, variance)[PRIOR] == 1
+    same = {**predictions, PRIOR: predictions["inr"]}
+    assert cautious_weights(same, measured, variance) == {PRIOR: 0, "inr": 1}
+
+
+def test_errors_that_go_together_say_less():
+    """One error per block of pixels, repeated, leaves as many independent ones as blocks."""
+    predictions, measured, variance = independent_errors(0, 8)
+    wide = lambda image: image.repeat(8, axis=1).repeat(8, axis=2)  # noqa: E731
+    best = stacking_weights(predictions, measured, variance)[PRIOR]
+    each = {name: wide(image) for name, image in predictions.items()}
+    off = best - cautious_weights(each, wide(measured), wide(variance))[PRIOR]
+    apart, error = predictions[PRIOR] - predictions["inr"], predictions["inr"] - measured
+    slopes = ((error + best * apart) * apart).sum(axis=0)
+    assert off == pytest.approx(np.sqrt((slopes**2).sum()) / (apart**2).sum(), rel=1e-6)
 
 
 def test_equal_volumes_beside_another():
