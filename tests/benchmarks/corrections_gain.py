@@ -147,6 +147,7 @@ def as_projections(
         raw,
         data=pixels.intensity,
         masked=pixels.masked,
+        saturated=pixels.saturated,
         pictures=pixels.pictures,
         attributes={"corrections": detector.record | pixels.record},
     )
@@ -156,9 +157,11 @@ def as_projections(
 def reconstruct(measured: Projections) -> np.ndarray:
     """Return the posterior mean of the spectral Gaussian process, (Z, Y, X)."""
     data = np.asarray(measured.data[0, 0])
-    masked = measured.masked_at(0, 0, slice(None), slice(None))
+    masked, saturated = (
+        at(0, 0, slice(None), slice(None)) for at in (measured.masked_at, measured.saturated_at)
+    )
     model = fit_spectral_model([data], measured.operator, VOXEL_UM)
-    data = fill_masked(data, masked, measured.operator, model, VOXEL_UM)
+    data = fill_masked(data, masked, measured.operator, model, VOXEL_UM, saturated)
     return posterior_mean(data, measured.operator, model, VOXEL_UM)
 
 

@@ -7,7 +7,13 @@ covariance M of all measurements, that is the conditional mean
 :math:`W = M^{-1}` (Rasmussen & Williams, 2006, eq. A.6 and A.11 to A.13). The posterior mean of the
 completed grid is then exactly the posterior mean given the unmasked pixels alone.
 
-W is applied between two cosine transforms, and the system is solved by conjugate gradients.
+Of saturated pixels, a lower bound is known. They are given the most probable values that are not
+below it: a pixel that the others predict to be brighter is like one that is masked, and one that
+they predict to be darker is like one that was measured at its bound. Which pixels are of which kind
+is found by a primal-dual active set (Hintermueller, Ito & Kunisch, The primal-dual active set
+strategy as a semismooth Newton method, SIAM Journal on Optimization 2002).
+
+W is applied between two cosine transforms, and each system is solved by conjugate gradients.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ from besselflow.projection import AxialProjection
 _VALUES_AT_ONCE = 2**22
 _RESIDUAL = 3e-3
 _MOST_ITERATIONS = 60
+_MOST_CHANGES = 12
 _MOST_KEPT = 2**25
 
 
@@ -34,13 +41,15 @@ def fill_masked(
     operator: AxialProjection,
     model: SpectralModel,
     voxel_size_um: tuple[float, float, float],
+    saturated: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Replace masked pixels by their conditional mean given all others.
+    """Replace masked pixels by their conditional mean given all others, and given their bounds.
 
     Parameters
     ----------
     projections : numpy.ndarray, shape (P, Y, X)
-        Measured intensities; those of masked pixels are where the iteration starts.
+        Measured intensities; those of saturated pixels are lower bounds, and those of all other
+        masked pixels are not looked at.
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
         Pixels that hold no measurement; None for none.
     operator : AxialProjection
@@ -49,6 +58,8 @@ def fill_masked(
         Prior and noise.
     voxel_size_um : tuple of float
         (z, y, x) voxel size.
+    saturated : numpy.ndarray of bool, shape (P, Y, X), or None
+        Those of the masked pixels that are lower bounds; None for none.
 
     Returns
     -------
@@ -62,24 +73,60 @@ def fill_masked(
     centre = model.mean * operator.matrix.sum(axis=1)[:, None, None]
     centred = projections - centre
     # A start far from the solution, such as a saturated value, is no better than none.
-    right = -precision(np.where(masked, 0.0, centred))[masked]
-    solved = np.zeros_like(right)
-    residual, direction = right.copy(), right.copy()
-    energy, goal = residual @ residual, _RESIDUAL**2 * (right @ right)
-    field = np.zeros(projections.shape)
+    field, goal = _relax(precision, np.where(masked, 0.0, centred), masked)
+    if saturated is not None:
+        field = _raise(precision, field, centred, masked, saturated, goal)
+    filled = projections.astype(np.float32)
+    filled[masked] = field[masked] + np.broadcast_to(centre, masked.shape)[masked]
+    return filled
+
+
+def _relax(
+    precision: _Precision, field: np.ndarray, free: np.ndarray, goal: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Let the free pixels of a field (P, Y, X) go to their conditional mean given the others.
+
+    Returns the field, and the squared residual at which the iteration ends; by default, it is found
+    from the start.
+    """
+    residual = -precision(field)[free]
+    solved, direction = field[free], residual.copy()
+    energy = residual @ residual
+    goal = _RESIDUAL**2 * energy if goal is None else goal
+    change = np.zeros(field.shape)
     for _ in range(_MOST_ITERATIONS):
         if energy <= goal:
             break
-        field[masked] = direction
-        product = precision(field)[masked]
+        change[free] = direction
+        product = precision(change)[free]
         step = energy / (direction @ product)
         solved += step * direction
         residual -= step * product
         before, energy = energy, residual @ residual
         direction = residual + (energy / before) * direction
-    filled = projections.astype(np.float32)
-    filled[masked] = solved + np.broadcast_to(centre, masked.shape)[masked]
-    return filled
+    field = field.copy()
+    field[free] = solved
+    return field, goal
+
+
+def _raise(
+    precision: _Precision,
+    field: np.ndarray,
+    bounds: np.ndarray,
+    masked: np.ndarray,
+    saturated: np.ndarray,
+    goal: float,
+) -> np.ndarray:
+    """Return the most probable field whose saturated pixels are not below their bounds."""
+    free = masked
+    for _ in range(_MOST_CHANGES):
+        below = free & saturated & (field < bounds)
+        pulled_up = saturated & ~free & (precision(field) < 0)
+        if not (below.any() or pulled_up.any()):
+            break
+        free = (free & ~below) | pulled_up
+        field, _ = _relax(precision, np.where(below, bounds, field), free, goal)
+    return np.where(saturated, np.maximum(field, bounds), field)
 
 
 class _Precision:

@@ -26,7 +26,8 @@ from besselflow.corrections.motion import (
     agreement,
     estimate_motion,
 )
-from besselflow.corrections.pictures import section_pair
+from besselflow.corrections.pictures import section_pair, where_dense, window_around
+from besselflow.corrections.pixels import moved_masks
 from besselflow.job import logger
 from besselflow.store import Projections
 
@@ -109,6 +110,8 @@ def correct_whole(
     for name, axis in (("motion", 0), *((kind, 2) for kind in kinds)):
         if record.get(name, {}).get("applied"):
             pictures[name] = section_pair(projections.data, corrected.data, axis)
+    if corrected.saturated is not None:
+        pictures |= _where_saturated(corrected)
     attributes = dict(projections.attributes)
     attributes["corrections"] = attributes.get("corrections", {}) | record
     return replace(corrected, attributes=attributes, pictures=pictures)
@@ -124,17 +127,21 @@ def apply(projections: Projections, log_gains: np.ndarray, displacement: np.ndar
     displacement : numpy.ndarray, shape (T, P, 2)
         In pixels (y, x), as the images are displaced.
     """
-    data, masked = projections.data.rechunk((1, 1, 1, -1, -1)), projections.masked
+    data = projections.data.rechunk((1, 1, 1, -1, -1))
+    masked, saturated = projections.masked, projections.saturated
     if np.abs(log_gains).max() > 0:
         factors = np.exp(-log_gains).astype(np.float32)[:, None, :, None, None]
         data = data * da.from_array(factors, chunks=(1, 1, 1, 1, 1))
     if np.abs(displacement).max() > 0:
         if masked is None:
             masked = da.zeros(data.shape, dtype=bool, chunks=data.chunks)
-        masked = masked.rechunk(data.chunks)
         data = data.map_blocks(_shift_block, displacement, 3, dtype=np.float32)
-        masked = masked.map_blocks(_shift_block, displacement, 1, dtype=bool)
-    return replace(projections, data=data, masked=masked)
+
+        def move(mask: da.Array) -> da.Array:
+            return mask.rechunk(data.chunks).map_blocks(_shift_block, displacement, 1, dtype=bool)
+
+        masked, saturated = moved_masks(masked, saturated, move)
+    return replace(projections, data=data, masked=masked, saturated=saturated)
 
 
 def _shift_block(block: np.ndarray, displacement: np.ndarray, order: int, block_info=None):
@@ -193,15 +200,41 @@ def _moved_back(stack: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 
 
 def _completed(projections: Projections, mean: list[np.ndarray], region) -> list[np.ndarray]:
-    """Let the spectral Gaussian process predict what is masked at any time."""
+    """Let the spectral Gaussian process predict what is masked at any time.
+
+    What is a lower bound at some times, and measured or a bound at all others, is one on average.
+    """
     if projections.masked is None or _is_flat(mean):
         return mean
     operator, voxels, filled = projections.operator, projections.voxel_size_um, []
     for c, stack in enumerate(mean):
-        masked = np.asarray(projections.masked[:, c, :, region[0], region[1]].any(axis=0))
+        masked = projections.masked[:, c, :, region[0], region[1]]
+        saturated = None
+        if projections.saturated is not None:
+            bounds = projections.saturated[:, c, :, region[0], region[1]]
+            saturated = np.asarray(bounds.any(axis=0) & ~(masked & ~bounds).any(axis=0))
+        masked = np.asarray(masked.any(axis=0))
         model = fit_spectral_model([stack], operator, voxels)
-        filled.append(fill_masked(stack, masked, operator, model, voxels))
+        filled.append(fill_masked(stack, masked, operator, model, voxels, saturated))
     return filled
+
+
+def _where_saturated(projections: Projections) -> dict[str, np.ndarray]:
+    """Draw a detail of the first channel and time, with its bounds and as bright as is probable."""
+    counted = np.asarray(projections.saturated[0, 0].sum(axis=(1, 2)))
+    plane = int(np.argmax(counted))
+    centre = where_dense(np.asarray(projections.saturated[0, 0, plane]))
+    window = window_around(centre, projections.data.shape[3:])
+    stack = np.asarray(projections.data[0, 0, :, *window])
+    if not counted.any() or _is_flat([stack]):
+        return {}
+    operator, voxels = projections.operator, projections.voxel_size_um
+    masked, saturated = (
+        at(0, 0, *window) for at in (projections.masked_at, projections.saturated_at)
+    )
+    model = fit_spectral_model([stack], operator, voxels)
+    filled = fill_masked(stack, masked, operator, model, voxels, saturated)
+    return {"saturation": np.stack([stack[plane], filled[plane]])}
 
 
 def _some_planes(count: int) -> np.ndarray:
