@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import lsq_linear
 
 from besselflow.baselines.richardson_lucy import richardson_lucy
-from besselflow.baselines.spectral import SpectralModel, fit_spectral_model, posterior_mean
-from besselflow.baselines.spectral_masked import fill_masked
+from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
+from besselflow.baselines.spectral_masked import fill_masked, fit_with_bounds
 from besselflow.baselines.variational import (
     Convergence,
     VariationalProblem,
@@ -35,7 +35,7 @@ from besselflow.tiling import list_units
 VOXEL = (1.0, 1.0, 1.0)
 BEAM = box_profile(6.0)
 CPU = torch.device("cpu")
-LEVEL = 60.0
+LEVEL = 45.0
 KERNEL = np.array([[0.02, 0.08, 0.02], [0.08, 0.6, 0.08], [0.02, 0.08, 0.02]])
 
 
@@ -92,13 +92,13 @@ def scene():
 
 
 def test_the_scene_is_saturated_as_bright_samples_are(scene):
-    assert 0.002 < scene.saturated.mean() < 0.05
+    assert 0.01 < scene.saturated.mean() < 0.06
 
 
 def test_bounds_far_below_what_is_predicted_say_nothing(scene):
     low = replace_bounds(scene, -1e3)
     masked = scene.filled()
-    np.testing.assert_array_equal(low.filled(low.saturated), masked)
+    np.testing.assert_allclose(low.filled(low.saturated), masked, atol=0.02 * LEVEL)
     np.testing.assert_array_equal(scene.filled(np.zeros_like(scene.saturated)), masked)
     assert unknown(None, None) is None and unknown(scene.saturated, None) is scene.saturated
 
@@ -113,9 +113,9 @@ def replace_bounds(scene, value):
 
 @pytest.mark.parametrize("kernel", [None, KERNEL])
 def test_the_filled_grid_is_the_most_probable_one_above_the_bounds(kernel):
-    scene = Scene((12, 8, 9), kernel=kernel)
-    chosen = scene.saturated.copy()
-    chosen[:, :2, :2] = True
+    scene = Scene((12, 6, 7), kernel=kernel, photons=60.0)
+    chosen = np.zeros_like(scene.saturated)
+    chosen[:, 1:4, 2:5] = True
     hot = chosen & (np.random.default_rng(0).random(chosen.shape) < 0.1)
     scene.saturated = chosen
     found = scene.filled(chosen & ~hot)
@@ -148,35 +148,38 @@ def dense_precision(scene):
 
 
 def test_bounds_recover_bright_structures_better_than_a_mask(scene):
-    mean = lambda data: posterior_mean(data, scene.operator, scene.model, VOXEL)  # noqa: E731
-    bounded = scene.error(mean(scene.filled(scene.saturated)))
-    assert bounded < 0.97 * scene.error(mean(scene.filled()))
-    assert bounded < 0.97 * scene.error(mean(scene.clipped))
+    bright = scene.volume > 0.5 * scene.volume.max()
+
+    def error(data):
+        found = posterior_mean(data, scene.operator, scene.model, VOXEL)
+        return float(np.sqrt(np.mean((found - scene.volume)[bright] ** 2)))
+
+    bounded = error(scene.filled(scene.saturated))
+    assert bounded < 0.95 * min(error(scene.filled()), error(scene.clipped))
 
 
-def variational(scene, saturated, data=None):
+def test_a_spectrum_is_fitted_again_to_what_was_completed(scene):
+    args = ([scene.clipped], [scene.saturated], [scene.saturated], scene.operator, VOXEL)
+    completed = scene.filled(scene.saturated)
+    assert fit_with_bounds(*args) == fit_spectral_model([completed], scene.operator, VOXEL)
+    nothing = fit_with_bounds([scene.clipped], [None], [None], scene.operator, VOXEL)
+    assert nothing == scene.model
+
+
+def variational(scene, saturated):
     start = posterior_mean(scene.filled(saturated), scene.operator, scene.model, VOXEL)
     expected, noise = scene.operator.forward(start), scene.model.noise_variance
     left_out = unknown(scene.saturated, saturated)
     variance = pixel_variance(expected, noise, scene.model.mean, left_out)
-    data = scene.clipped if data is None else data
-    return VariationalProblem(
-        data, variance, scene.operator, VOXEL, start, noise**0.5, scene.saturated, saturated
-    )
-
-
-def test_the_variational_method_heeds_bounds(scene):
-    until = Convergence(150, 0.01)
-    found = solve_variational(variational(scene, scene.saturated), 0.4, until, 2)
-    plain = solve_variational(variational(scene, None), 0.4, until, 2)
-    assert found.gap <= 0.01 and scene.error(found.volume) < 0.97 * scene.error(plain.volume)
-    rounds, errors = choose_rounds(variational(scene, scene.saturated), Convergence(20, 0.05), 0)
-    assert 1 <= rounds <= len(errors) and np.isfinite(list(errors.values())).all()
+    args = (scene.clipped, variance, scene.operator, VOXEL, start, noise**0.5)
+    return VariationalProblem(*args, scene.saturated, saturated)
 
 
 @pytest.mark.parametrize("kernel", [None, KERNEL])
 def test_the_variational_solution_is_that_of_its_own_predictions_above_the_bounds(kernel):
-    scene, until = Scene((12, 16, 18), kernel=kernel), Convergence(600, 1e-3)
+    scene, until = Scene((12, 16, 18), kernel=kernel), Convergence(400, 1e-3)
+    # Some bounds say little, and none is above what was measured.
+    scene.clipped[:, :, ::2] *= np.where(scene.saturated[:, :, ::2], np.float32(0.5), 1)
     problem = variational(scene, scene.saturated)
     found = solve_variational(problem, 0.4, until)
     predicted = scene.operator.forward(found.volume)
@@ -187,6 +190,19 @@ def test_the_variational_solution_is_that_of_its_own_predictions_above_the_bound
     same = solve_variational(replace(problem, projections=raised, saturated=None), 0.4, until)
     assert np.abs(same.volume - found.volume).max() < 0.05 * found.volume.max()
     assert same.objective == pytest.approx(found.objective, rel=5e-3)
+
+
+def test_the_variational_method_heeds_bounds():
+    scene, until = Scene((12, 16, 18)), Convergence(40, 0.01)
+
+    def missing(saturated):
+        found = solve_variational(variational(scene, saturated), 0.4, until, 2)
+        below = scene.clipped - scene.operator.forward(found.volume)
+        return float(np.maximum(below, 0)[scene.saturated].mean())
+
+    assert missing(scene.saturated) < 0.8 * missing(None)
+    rounds, errors = choose_rounds(variational(scene, scene.saturated), Convergence(10, 0.05), 0)
+    assert 1 <= rounds <= len(errors) and np.isfinite(list(errors.values())).all()
 
 
 def test_richardson_lucy_is_only_ever_raised_by_bounds(scene):
@@ -231,7 +247,8 @@ def test_the_network_errs_where_it_is_below_a_bound(kernel):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
 
 
-def test_the_network_is_held_to_bounds_but_not_judged_by_them(scene):
+def test_the_network_is_held_to_bounds_but_not_judged_by_them():
+    scene = Scene((12, 16, 18))
     expected = scene.operator.forward(scene.volume)
     args = (scene.clipped, scene.operator, VOXEL, LEVEL, scene.model, expected, scene.saturated)
     bounded, masked = InrProblem(*args, scene.saturated), InrProblem(*args)
@@ -357,7 +374,7 @@ def test_the_report_gets_a_picture_of_what_is_above_the_bounds(scene):
     settings = Corrections(drift="none", laser="none")
     found = correct_whole(scene.projections(), np.arange(7), settings)
     before, after = found.pictures["saturation"]
-    assert before.max() == LEVEL and after.max() > 1.1 * LEVEL
+    assert before.max() == LEVEL and after.max() > 1.05 * LEVEL
     np.testing.assert_array_equal(np.asarray(found.data[0, 0]), scene.clipped)
     plain = replace(scene.projections(), masked=None, saturated=None)
     assert "saturation" not in correct_whole(plain, np.arange(7), settings).pictures

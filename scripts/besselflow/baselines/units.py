@@ -12,13 +12,8 @@ import numpy as np
 
 from besselflow.baselines.interpolation import interpolate
 from besselflow.baselines.richardson_lucy import richardson_lucy
-from besselflow.baselines.spectral import (
-    SpectralModel,
-    fit_spectral_model,
-    posterior_mean,
-    posterior_std,
-)
-from besselflow.baselines.spectral_masked import fill_masked
+from besselflow.baselines.spectral import SpectralModel, posterior_mean, posterior_std
+from besselflow.baselines.spectral_masked import fill_masked, fit_with_bounds
 from besselflow.config import RichardsonLucy, Spectral, Variational
 from besselflow.job import Progress, logger
 from besselflow.noise import pixel_variance, unknown
@@ -47,8 +42,8 @@ def by_spectral(measured: Projections, units: list[Unit], settings: Spectral) ->
 
     The arrays of a unit are its mean as ``volume``, and its standard deviation as ``std``. Masked
     pixels are excluded from the mean exactly, and saturated ones have a say where the mean would be
-    below their bounds; the fit of the spectrum sees these bounds, and the neighbours' guess of all
-    other masked pixels, and the standard deviation is that of an acquisition without any.
+    below their bounds; the fit of the spectrum sees them so, and the neighbours' guess of all other
+    masked pixels, and the standard deviation is that of an acquisition without any.
 
     Parameters
     ----------
@@ -144,16 +139,16 @@ def by_variational(
         noise = math.sqrt(model.noise_variance)
         if left_out is not None:
             data = np.where(left_out, expected, data)
-        return VariationalProblem(
-            data, variance, operator, voxels, start, noise, masked, saturated
-        )
+        return VariationalProblem(data, variance, operator, voxels, start, noise, masked, saturated)
 
     @cache
     def rounds_of(t: int, c: int, model: SpectralModel) -> tuple[int, dict[str, float]]:
         # The same central region in every shard.
         window = central_window(measured)
         data = np.asarray(measured.data[t, c, :, *window])
-        masked, saturated = (at(t, c, *window) for at in (measured.masked_at, measured.saturated_at))
+        masked, saturated = (
+            at(t, c, *window) for at in (measured.masked_at, measured.saturated_at)
+        )
         filled = fill_masked(data, masked, operator, model, voxels, saturated)
         start = posterior_mean(filled, operator, model, voxels)
         problem = problem_of(data, masked, saturated, start, model)
@@ -203,9 +198,14 @@ def fit_place(
     """
     own = [unit for unit in units if (unit.t, unit.c) == place]
     every = -(-len(own) // _REGIONS_TO_FIT)
-    regions = [measured.unit_data(unit) for unit in own[::every]]
-    model = fit_spectral_model(
-        regions, measured.operator, measured.voxel_size_um, settings.anisotropy
+    chosen = own[::every]
+    model = fit_with_bounds(
+        [measured.unit_data(unit) for unit in chosen],
+        [measured.unit_masked(unit) for unit in chosen],
+        [measured.unit_saturated(unit) for unit in chosen],
+        measured.operator,
+        measured.voxel_size_um,
+        settings.anisotropy,
     )
     logger.info(
         "t %d, channel %d: correlation length %.3g um (times %.3g along z), smoothness %.3g, "

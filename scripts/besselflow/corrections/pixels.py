@@ -170,9 +170,7 @@ def per_image(function, *arrays: da.Array, dtype=np.float32, **options) -> da.Ar
     return da.map_blocks(apply, *arrays, dtype=dtype, meta=meta)
 
 
-def _hot_mask(
-    images: da.Array, settings: Corrections
-) -> tuple[da.Array | None, dict[str, Any]]:
+def _hot_mask(images: da.Array, settings: Corrections) -> tuple[da.Array | None, dict[str, Any]]:
     """Return the hot pixels of every channel in all images, and a record."""
     times, channels, count, height, width = images.shape
     if settings.hot_pixels == "none":

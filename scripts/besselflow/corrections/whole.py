@@ -28,12 +28,14 @@ from besselflow.corrections.motion import (
 )
 from besselflow.corrections.pictures import section_pair, where_dense, window_around
 from besselflow.corrections.pixels import moved_masks
+from besselflow.held_out import take
 from besselflow.job import logger
 from besselflow.store import Projections
 
 LEAST_OVERLAP = 0.3
 _REGION = 320
 _PLANES_FOR_MOTION = 8
+_NEAR_PLANES = 8
 _LEAST_FLUCTUATION = 0.01
 _LEAST_DRIFT = 0.2
 _FLAT = 1e-6
@@ -200,22 +202,14 @@ def _moved_back(stack: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 
 
 def _completed(projections: Projections, mean: list[np.ndarray], region) -> list[np.ndarray]:
-    """Let the spectral Gaussian process predict what is masked at any time.
-
-    What is a lower bound at some times, and measured or a bound at all others, is one on average.
-    """
+    """Let the spectral Gaussian process predict what is masked at any time."""
     if projections.masked is None or _is_flat(mean):
         return mean
     operator, voxels, filled = projections.operator, projections.voxel_size_um, []
     for c, stack in enumerate(mean):
-        masked = projections.masked[:, c, :, region[0], region[1]]
-        saturated = None
-        if projections.saturated is not None:
-            bounds = projections.saturated[:, c, :, region[0], region[1]]
-            saturated = np.asarray(bounds.any(axis=0) & ~(masked & ~bounds).any(axis=0))
-        masked = np.asarray(masked.any(axis=0))
+        masked = np.asarray(projections.masked[:, c, :, region[0], region[1]].any(axis=0))
         model = fit_spectral_model([stack], operator, voxels)
-        filled.append(fill_masked(stack, masked, operator, model, voxels, saturated))
+        filled.append(fill_masked(stack, masked, operator, model, voxels))
     return filled
 
 
@@ -225,16 +219,16 @@ def _where_saturated(projections: Projections) -> dict[str, np.ndarray]:
     plane = int(np.argmax(counted))
     centre = where_dense(np.asarray(projections.saturated[0, 0, plane]))
     window = window_around(centre, projections.data.shape[3:])
-    stack = np.asarray(projections.data[0, 0, :, *window])
+    # What lies far off in depth says little of this projection, and much computing is saved.
+    first, last = max(0, plane - _NEAR_PLANES), min(len(counted), plane + _NEAR_PLANES + 1)
+    near = take(projections, list(range(first, last)), 0, window)
+    stack, everywhere = np.asarray(near.data[0, 0]), (slice(None), slice(None))
     if not counted.any() or _is_flat([stack]):
         return {}
-    operator, voxels = projections.operator, projections.voxel_size_um
-    masked, saturated = (
-        at(0, 0, *window) for at in (projections.masked_at, projections.saturated_at)
-    )
-    model = fit_spectral_model([stack], operator, voxels)
-    filled = fill_masked(stack, masked, operator, model, voxels, saturated)
-    return {"saturation": np.stack([stack[plane], filled[plane]])}
+    masked, saturated = (at(0, 0, *everywhere) for at in (near.masked_at, near.saturated_at))
+    model = fit_spectral_model([stack], near.operator, near.voxel_size_um)
+    filled = fill_masked(stack, masked, near.operator, model, near.voxel_size_um, saturated)
+    return {"saturation": np.stack([stack[plane - first], filled[plane - first]])}
 
 
 def _some_planes(count: int) -> np.ndarray:

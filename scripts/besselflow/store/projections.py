@@ -149,9 +149,7 @@ class Projections:
         return _window(self.saturated, t, c, window)
 
 
-def _window(
-    mask: da.Array | None, t: int, c: int, window: tuple[slice, ...]
-) -> np.ndarray | None:
+def _window(mask: da.Array | None, t: int, c: int, window: tuple[slice, ...]) -> np.ndarray | None:
     if mask is None:
         return None
     mask = np.asarray(mask[t, c, :, *window])
