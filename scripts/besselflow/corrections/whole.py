@@ -28,7 +28,6 @@ from besselflow.corrections.motion import (
 )
 from besselflow.corrections.pictures import section_pair, where_dense, window_around
 from besselflow.corrections.pixels import moved_masks
-from besselflow.held_out import take
 from besselflow.job import logger
 from besselflow.store import Projections
 
@@ -220,15 +219,25 @@ def _where_saturated(projections: Projections) -> dict[str, np.ndarray]:
     centre = where_dense(np.asarray(projections.saturated[0, 0, plane]))
     window = window_around(centre, projections.data.shape[3:])
     # What lies far off in depth says little of this projection, and much computing is saved.
-    first, last = max(0, plane - _NEAR_PLANES), min(len(counted), plane + _NEAR_PLANES + 1)
-    near = take(projections, list(range(first, last)), 0, window)
-    stack, everywhere = np.asarray(near.data[0, 0]), (slice(None), slice(None))
+    near = slice(max(0, plane - _NEAR_PLANES), plane + _NEAR_PLANES + 1)
+    stack = np.asarray(projections.data[0, 0, near, *window])
     if not counted.any() or _is_flat([stack]):
         return {}
-    masked, saturated = (at(0, 0, *everywhere) for at in (near.masked_at, near.saturated_at))
-    model = fit_spectral_model([stack], near.operator, near.voxel_size_um)
-    filled = fill_masked(stack, masked, near.operator, model, near.voxel_size_um, saturated)
-    return {"saturation": np.stack([stack[plane - first], filled[plane - first]])}
+    whole, voxels = projections.operator, projections.voxel_size_um
+    factors = whole.noise_factors
+    operator = replace(
+        whole,
+        matrix=whole.matrix[near],
+        noise_factors=None if factors is None else factors[near],
+    )
+    masked, saturated = (
+        np.asarray(mask[0, 0, near, *window])
+        for mask in (projections.masked, projections.saturated)
+    )
+    model = fit_spectral_model([stack], operator, voxels)
+    filled = fill_masked(stack, masked, operator, model, voxels, saturated)
+    own = plane - near.start
+    return {"saturation": np.stack([stack[own], filled[own]])}
 
 
 def _some_planes(count: int) -> np.ndarray:
