@@ -151,6 +151,7 @@ def main(
         attributes=attributes,
         lateral_kernel=kernel,
         masked=corrected.masked,
+        saturated=corrected.saturated,
         pictures=corrected.pictures,
     )
     projections = correct_whole(projections, order, corrections, detector.offset is not None)

@@ -17,7 +17,7 @@ from besselflow.device import compile_network, describe_device, select_device
 from besselflow.diffusion.prior import load_prior
 from besselflow.diffusion.sampling import RefinementProblem, sample_posterior
 from besselflow.job import run_script
-from besselflow.noise import pixel_variance
+from besselflow.noise import pixel_variance, unknown
 from besselflow.store import UnitWriter, open_projections, open_units
 from besselflow.tiling import list_units, unit_shape, units_of_shard
 
@@ -78,10 +78,13 @@ def main(
             expected = measured.operator.forward(mean)
             data, masked = measured.unit_data(unit), measured.unit_masked(unit)
             factors = measured.operator.noise_factors
-            variance = pixel_variance(expected, model.noise_variance, model.mean, masked, factors)
+            saturated = measured.unit_saturated(unit)
+            left_out = unknown(masked, saturated)
+            variance = pixel_variance(expected, model.noise_variance, model.mean, left_out, factors)
+            shown = data
             if masked is not None:
-                # The denoiser looks at the projections, and has learnt from full ones.
-                data = np.where(masked, expected, data)
+                shown = np.where(masked, expected, data)
+                data = np.where(left_out, expected, data)
             relative = lambda array, by=scale: np.asarray(array) / np.float32(by)  # noqa: E731
             problem = RefinementProblem(
                 inr=relative(inr.arrays["volume"][unit.index]),
@@ -93,6 +96,8 @@ def main(
                 noise=math.sqrt(model.noise_variance) / scale,
                 variance=relative(variance, scale**2),
                 masked=masked,
+                saturated=saturated,
+                shown=relative(shown),
             )
             label = "sampling" if len(mine) == 1 else f"sampling unit {number} of {len(mine)}"
             found = sample_posterior(problem, prior, settings, seed + unit.index, device, label)

@@ -206,6 +206,23 @@ def test_saturated_pixels_are_counted(raw, tmp_path):
     assert measured.attributes["saturated_fraction"] == pytest.approx(1 / 12)
 
 
+def test_saturated_pixels_are_bounds_in_every_stage(raw, prior, tmp_path):
+    counts = np.minimum(raw.counts[0, 0], 320)
+    write_tiff(tmp_path / "a.tif", counts)
+    clipped = Raw(tmp_path / "a.tif", raw.stage, raw.truth, counts, raw.truth_counts)
+    chain = Chain(clipped, tmp_path, WHOLE, truth=False, prior=prior).preprocess()
+    chain.reconstruct(["spectral", "variational", "richardson_lucy", "inr", "diffusion"])
+    measured = open_projections(chain.projections)
+    saturated = np.asarray(measured.saturated[0, 0])
+    np.testing.assert_array_equal(saturated, counts[::-1] == 320)
+    bounds = np.asarray(measured.data[0, 0])[saturated]
+    np.testing.assert_array_equal(bounds, 110)
+    predicted = measured.operator.forward(chain.volume("spectral")[0, 0])[saturated]
+    assert predicted.mean() > 115 and all(
+        np.isfinite(chain.volume(method)).all() for method in chain.volumes
+    )
+
+
 @pytest.mark.parametrize("spoil", ["nan", "missing"])
 def test_unusable_acquisition_is_refused(raw, tmp_path, spoil):
     counts = raw.counts[0, 0].astype(np.float32)

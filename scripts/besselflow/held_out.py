@@ -89,12 +89,14 @@ def take(
 ) -> Projections:
     """Return some projections of one time point and a lateral region, on the same depth grid."""
     scale = projections.attributes.get("scale")
-    members, masked = projections.members_um, projections.masked
+    members, window = projections.members_um, (slice(t, t + 1), slice(None), chosen, *region)
+    masked, saturated = projections.masked, projections.saturated
     factors = projections.noise_factors
     return replace(
         projections,
-        data=projections.data[t : t + 1, :, chosen, *region],
-        masked=None if masked is None else masked[t : t + 1, :, chosen, *region],
+        data=projections.data[window],
+        masked=None if masked is None else masked[window],
+        saturated=None if saturated is None else saturated[window],
         positions_um=projections.positions_um[chosen],
         attributes=projections.attributes | ({"scale": [scale[t]]} if scale else {}),
         members_um=members and [members[p] for p in chosen],
@@ -140,10 +142,13 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
     thinning = Thinning.of(count, every)
     whole = take(projections, list(range(count)), t, region)
     images = [whole.data[:, :, group].mean(axis=2) for group in thinning.groups]
-    masked = whole.masked
+    masked, saturated = whole.masked, whole.saturated
     if masked is not None:
         # A mean is no measurement where one of its members isn't.
-        masked = da.stack([masked[:, :, group].any(axis=2) for group in thinning.groups], axis=2)
+        masked = _of_any(masked, thinning)
+    if saturated is not None:
+        # It is a lower bound where the others of them are measurements or bounds, too.
+        saturated = _of_any(saturated, thinning) & ~_of_any(whole.masked & ~saturated, thinning)
     members = [[float(whole.positions_um[p]) for p in group] for group in thinning.groups]
     factors = whole.noise_factors
     y, x = ([window.start, window.stop] for window in region)
@@ -156,9 +161,14 @@ def thin(projections: Projections, every: int, size: int) -> Projections:
         attributes=whole.attributes | {"held_out": taken},
         members_um=members if thinning.folded else None,
         masked=masked,
+        saturated=saturated,
         noise_factors=None if factors is None else thinning.apply(factors),
         pictures={},
     )
+
+
+def _of_any(mask: da.Array, thinning: Thinning) -> da.Array:
+    return da.stack([mask[:, :, group].any(axis=2) for group in thinning.groups], axis=2)
 
 
 def questions_of(taken: Mapping[str, Any]) -> dict[str, np.ndarray]:

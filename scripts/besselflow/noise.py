@@ -31,7 +31,7 @@ def pixel_variance(
     mean : float
         Mean intensity.
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
-        Pixels that hold no measurement (saturated, hot, beyond the edge); their variance is
+        Pixels of which nothing is known (hot, beyond the edge; see `unknown`); their variance is
         `EXCLUDED` times as large. It stays finite, so that every solve stays regular.
     factors : numpy.ndarray, shape (P,), or None
         `noise_factors` of the operator (`besselflow.projection.AxialProjection`).
@@ -49,3 +49,10 @@ def pixel_variance(
     if masked is not None:
         variance = np.where(masked, EXCLUDED * variance, variance)
     return variance.astype(np.float32)
+
+
+def unknown(masked: np.ndarray | None, saturated: np.ndarray | None) -> np.ndarray | None:
+    """Return the masked pixels of which not even a lower bound is known; None for none at all."""
+    if masked is None or saturated is None:
+        return masked
+    return masked & ~saturated

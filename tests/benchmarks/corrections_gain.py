@@ -1,4 +1,4 @@
-"""Compare disturbed acquisitions with and without corrections, reconstructed by `spectral`.
+"""Compare disturbed acquisitions with and without corrections, by `spectral` or by the network.
 
 `python tests/benchmarks/corrections_gain.py` prints a table, volume x disturbance, with the PSNR
 per slice without corrections, with the default ones, and of an undisturbed acquisition, and what
@@ -19,11 +19,11 @@ import numpy as np
 import tifffile
 from scipy.ndimage import shift
 
-from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
-from besselflow.baselines.spectral_masked import fill_masked
+from besselflow.baselines.spectral import SpectralModel, posterior_mean
+from besselflow.baselines.spectral_masked import fill_masked, fit_with_bounds
 from besselflow.beam import box_profile
-from besselflow.config import Corrections
-from besselflow.corrections import counts_to_intensity, resolve_detector
+from besselflow.config import Corrections, Inr
+from besselflow.corrections import counts_to_intensity, intensity_scale, resolve_detector
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
 from besselflow.disturbance import remaining_light
@@ -147,19 +147,47 @@ def as_projections(
         raw,
         data=pixels.intensity,
         masked=pixels.masked,
+        saturated=pixels.saturated,
         pictures=pixels.pictures,
         attributes={"corrections": detector.record | pixels.record},
     )
     return correct_whole(corrected, np.arange(count), settings)
 
 
-def reconstruct(measured: Projections) -> np.ndarray:
-    """Return the posterior mean of the spectral Gaussian process, (Z, Y, X)."""
+def reconstruct(measured: Projections, method: str = "spectral") -> np.ndarray:
+    """Return the posterior mean of the spectral Gaussian process, or the network's, (Z, Y, X)."""
     data = np.asarray(measured.data[0, 0])
-    masked = measured.masked_at(0, 0, slice(None), slice(None))
-    model = fit_spectral_model([data], measured.operator, VOXEL_UM)
-    data = fill_masked(data, masked, measured.operator, model, VOXEL_UM)
-    return posterior_mean(data, measured.operator, model, VOXEL_UM)
+    masked, saturated = (
+        at(0, 0, slice(None), slice(None)) for at in (measured.masked_at, measured.saturated_at)
+    )
+    model = fit_with_bounds([data], [masked], [saturated], measured.operator, VOXEL_UM)
+    filled = fill_masked(data, masked, measured.operator, model, VOXEL_UM, saturated)
+    volume = posterior_mean(filled, measured.operator, model, VOXEL_UM)
+    return volume if method == "spectral" else fit_network(measured, model, volume)
+
+
+def fit_network(measured: Projections, model: SpectralModel, spectral: np.ndarray) -> np.ndarray:
+    """Return the volume (Z, Y, X) of the network, given the spectral one."""
+    # Torch takes a second to import.
+    import torch
+
+    from besselflow.inr.fit import InrProblem, fit_inr
+
+    torch.set_num_threads(1)
+    data, everywhere = np.asarray(measured.data[0, 0]), (slice(None), slice(None))
+    problem = InrProblem(
+        data,
+        measured.operator,
+        VOXEL_UM,
+        intensity_scale(data),
+        model,
+        measured.operator.forward(spectral),
+        measured.masked_at(0, 0, *everywhere),
+        measured.saturated_at(0, 0, *everywhere),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder, "checkpoint")
+        return fit_inr(problem, Inr(), 0, checkpoint, "network", torch.device("cpu")).volume
 
 
 def psnr(found: np.ndarray, volume: np.ndarray, positions_um: np.ndarray) -> float:
@@ -189,7 +217,9 @@ def as_dim(volume: np.ndarray, step_um: float, case: Case) -> Projections:
     return replace(measured, data=data, noise_factors=1 / left)
 
 
-def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) -> dict:
+def measure(
+    volume: np.ndarray, step_um: float, case: Case, undisturbed: float, method: str = "spectral"
+) -> dict:
     """Return the scores of a case."""
     acquisition = acquire(volume, step_um, case)
     positions = acquisition.positions_um
@@ -200,18 +230,19 @@ def measure(volume: np.ndarray, step_um: float, case: Case, undisturbed: float) 
         if case.flat_given:
             settings = settings.model_copy(update={"flat_field": str(path)})
         corrected = as_projections(acquisition, settings, case.estimated)
-    volume_found, found = reconstruct(corrected), corrected.attributes["corrections"]
+    volume_found, found = reconstruct(corrected, method), corrected.attributes["corrections"]
     if case.estimated:
         volume_found = on_true_scale(volume_found, found["photon_transfer"]["lines"][0])
+    uncorrected = reconstruct(as_projections(acquisition, None), method)
     scores = {
-        "uncorrected": psnr(reconstruct(as_projections(acquisition, None)), volume, positions),
+        "uncorrected": psnr(uncorrected, volume, positions),
         "corrected": psnr(volume_found, volume, positions),
         "undisturbed": undisturbed,
         "bent": None,
         "found": describe(found, acquisition),
     }
     if found["depth_attenuation"].get("given"):
-        dim = psnr(reconstruct(as_dim(volume, step_um, case)), volume, positions)
+        dim = psnr(reconstruct(as_dim(volume, step_um, case), method), volume, positions)
         scores["found"] = f"{dim:.2f} with as little light in every projection"
     if found["drift"]["applied"]:
         left = acquisition.truth["drift_um"] - np.array(found["drift"]["pixels"])
@@ -267,6 +298,7 @@ def main() -> None:
     parser.add_argument("--volumes", nargs="*", help="names; all by default")
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="Z Y X of the phantoms")
     parser.add_argument("--disturbances", nargs="*", help="parts of their names; all by default")
+    parser.add_argument("--method", choices=("spectral", "inr"), default="spectral")
     chosen = parser.parse_args()
     cases = [
         case
@@ -281,11 +313,12 @@ def main() -> None:
             continue
         for step in chosen.steps:
             plain = acquire(volume, step, CASES[0])
-            undisturbed = psnr(reconstruct(as_projections(plain, None)), volume, plain.positions_um)
+            clean = reconstruct(as_projections(plain, None), chosen.method)
+            undisturbed = psnr(clean, volume, plain.positions_um)
             for case in cases:
                 cells = [name, f"{step:g}", case.name]
                 try:
-                    scores = measure(volume, step, case, undisturbed)
+                    scores = measure(volume, step, case, undisturbed, chosen.method)
                 except InputError as error:
                     # What can't be estimated is refused, which is no reason to leave out the rest.
                     print("| " + " | ".join([*cells, *4 * ["-"], f"refused: {error}"]) + " |")

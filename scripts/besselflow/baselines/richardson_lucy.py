@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from besselflow.noise import unknown
 from besselflow.projection import AxialProjection
 
 _SMALLEST = 1e-6
@@ -14,6 +15,7 @@ def richardson_lucy(
     operator: AxialProjection,
     iterations: int,
     masked: np.ndarray | None = None,
+    saturated: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run the classical iteration from a constant volume.
 
@@ -32,6 +34,8 @@ def richardson_lucy(
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
         Pixels that hold no measurement, which have no say: each is taken to be what the volume so
         far predicts, which is the step of expectation maximisation for missing counts.
+    saturated : numpy.ndarray of bool, shape (P, Y, X), or None
+        Those of them that are lower bounds, and only ever raise the volume.
 
     Returns
     -------
@@ -51,7 +55,9 @@ def richardson_lucy(
     for _ in range(iterations):
         ratio = measured / np.maximum(operator.forward(volume), _SMALLEST)
         if masked is not None:
-            ratio[masked] = 1.0
+            ratio[unknown(masked, saturated)] = 1.0
+        if saturated is not None:
+            ratio[saturated] = np.maximum(ratio[saturated], 1.0)
         # The rounding of a blur's transforms can leave a little below zero.
         back = operator.adjoint(ratio * trust[:, None, None])
         factor = np.maximum(back, 0) / np.maximum(sensitivity, _SMALLEST)

@@ -7,14 +7,23 @@ covariance M of all measurements, that is the conditional mean
 :math:`W = M^{-1}` (Rasmussen & Williams, 2006, eq. A.6 and A.11 to A.13). The posterior mean of the
 completed grid is then exactly the posterior mean given the unmasked pixels alone.
 
-W is applied between two cosine transforms, and the system is solved by conjugate gradients.
+Of saturated pixels, a lower bound is known. They are given the most probable values that are not
+below it: a pixel that the others predict to be brighter is like one that is masked, and one that
+they predict to be darker is like one that was measured at its bound. Which pixels are of which kind
+is found by a primal-dual active set (Hintermüller, Ito & Kunisch, The primal-dual active set
+strategy as a semismooth Newton method, SIAM Journal on Optimization 2002).
+
+W is applied between two cosine transforms, and each system is solved by conjugate gradients.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import scipy.fft
 
+from besselflow.baselines.spectral_fit import fit_spectral_model
 from besselflow.baselines.spectral_model import (
     AxialBasis,
     SpectralModel,
@@ -25,6 +34,13 @@ from besselflow.projection import AxialProjection
 _VALUES_AT_ONCE = 2**22
 _RESIDUAL = 3e-3
 _MOST_ITERATIONS = 60
+# Saturated pixels lie side by side, where the system is far stiffer than at scattered ones: at the
+# residual above, a good part of what it says of the middle of a bright structure is still to come.
+_RESIDUAL_SATURATED = 3e-4
+_MOST_ITERATIONS_SATURATED = 300
+_MOST_CHANGES = 12
+# Below this share of saturated pixels, the spectrum is hardly another.
+_LEAST_TO_REFIT = 1e-3
 _MOST_KEPT = 2**25
 
 
@@ -34,13 +50,15 @@ def fill_masked(
     operator: AxialProjection,
     model: SpectralModel,
     voxel_size_um: tuple[float, float, float],
+    saturated: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Replace masked pixels by their conditional mean given all others.
+    """Replace masked pixels by their conditional mean given all others, and given their bounds.
 
     Parameters
     ----------
     projections : numpy.ndarray, shape (P, Y, X)
-        Measured intensities; those of masked pixels are where the iteration starts.
+        Measured intensities; those of saturated pixels are lower bounds, and those of all other
+        masked pixels are not looked at.
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
         Pixels that hold no measurement; None for none.
     operator : AxialProjection
@@ -49,37 +67,126 @@ def fill_masked(
         Prior and noise.
     voxel_size_um : tuple of float
         (z, y, x) voxel size.
+    saturated : numpy.ndarray of bool, shape (P, Y, X), or None
+        Those of the masked pixels that are lower bounds; None for none.
 
     Returns
     -------
     numpy.ndarray, shape (P, Y, X), float32
         The projections themselves where nothing is masked. The masked values are exact to a
-        relative residual of 3e-3.
+        relative residual of 3e-3, and of 3e-4 with saturated pixels.
     """
     if masked is None or not masked.any():
         return projections
     precision = _Precision(projections.shape, operator, model, voxel_size_um)
     centre = model.mean * operator.matrix.sum(axis=1)[:, None, None]
     centred = projections - centre
-    # A start far from the solution, such as a saturated value, is no better than none.
-    right = -precision(np.where(masked, 0.0, centred))[masked]
-    solved = np.zeros_like(right)
-    residual, direction = right.copy(), right.copy()
-    energy, goal = residual @ residual, _RESIDUAL**2 * (right @ right)
-    field = np.zeros(projections.shape)
-    for _ in range(_MOST_ITERATIONS):
+    # A start far from the solution is no better than none.
+    field = np.where(masked, 0.0, centred)
+    if saturated is None or not saturated.any():
+        field, _ = _relax(precision, field, masked)
+    else:
+        field = _raise(precision, field, centred, masked, saturated)
+    filled = projections.astype(np.float32)
+    filled[masked] = field[masked] + np.broadcast_to(centre, masked.shape)[masked]
+    return filled
+
+
+def fit_with_bounds(
+    regions: list[np.ndarray],
+    masked: list[np.ndarray | None],
+    saturated: list[np.ndarray | None],
+    operator: AxialProjection,
+    voxel_size_um: tuple[float, float, float],
+    anisotropy: float | Literal["auto"] = 1.0,
+) -> SpectralModel:
+    """Fit prior and noise by marginal likelihood, where some pixels are lower bounds.
+
+    A structure without its top has another spectrum. Where more than a thousandth of the pixels are
+    saturated, the fit is repeated on regions that the first one has completed: a step of
+    expectation maximisation that leaves out the covariance of what is completed.
+
+    Parameters
+    ----------
+    regions : list of numpy.ndarray, shape (P, y, x)
+        Lateral regions of the projections.
+    masked, saturated : list of numpy.ndarray of bool, shape (P, y, x), or None
+        As in `fill_masked`, one for each region.
+    operator : AxialProjection
+        How the volume was measured.
+    voxel_size_um : tuple of float
+        (z, y, x) voxel size.
+    anisotropy : float or "auto"
+        As in `besselflow.baselines.spectral_fit.fit_spectral_model`.
+
+    Raises
+    ------
+    ValueError
+        The projections are constant, so that nothing can be fitted.
+    """
+    model = fit_spectral_model(regions, operator, voxel_size_um, anisotropy)
+    count = sum(np.count_nonzero(own) for own in saturated if own is not None)
+    if count <= _LEAST_TO_REFIT * sum(region.size for region in regions):
+        return model
+    completed = [
+        fill_masked(region, own, operator, model, voxel_size_um, bounds)
+        for region, own, bounds in zip(regions, masked, saturated, strict=True)
+    ]
+    return fit_spectral_model(completed, operator, voxel_size_um, anisotropy)
+
+
+def _relax(
+    precision: _Precision,
+    field: np.ndarray,
+    free: np.ndarray,
+    relative: float = _RESIDUAL,
+    iterations: int = _MOST_ITERATIONS,
+    goal: float | None = None,
+) -> tuple[np.ndarray, float]:
+    """Let the free pixels of a field (P, Y, X) go to their conditional mean given the others.
+
+    Returns the field, and the squared residual at which the iteration ends; by default, it is that
+    of the start times the square of the relative one.
+    """
+    residual = -precision(field)[free]
+    solved, direction = field[free], residual.copy()
+    energy = residual @ residual
+    goal = relative**2 * energy if goal is None else goal
+    change = np.zeros(field.shape)
+    for _ in range(iterations):
         if energy <= goal:
             break
-        field[masked] = direction
-        product = precision(field)[masked]
+        change[free] = direction
+        product = precision(change)[free]
         step = energy / (direction @ product)
         solved += step * direction
         residual -= step * product
         before, energy = energy, residual @ residual
         direction = residual + (energy / before) * direction
-    filled = projections.astype(np.float32)
-    filled[masked] = solved + np.broadcast_to(centre, masked.shape)[masked]
-    return filled
+    field = field.copy()
+    field[free] = solved
+    return field, goal
+
+
+def _raise(
+    precision: _Precision,
+    field: np.ndarray,
+    bounds: np.ndarray,
+    masked: np.ndarray,
+    saturated: np.ndarray,
+) -> np.ndarray:
+    """Return the most probable field whose saturated pixels are not below their bounds."""
+    until = (_RESIDUAL_SATURATED, _MOST_ITERATIONS_SATURATED)
+    free = masked
+    field, goal = _relax(precision, field, free, *until)
+    for _ in range(_MOST_CHANGES):
+        below = free & saturated & (field < bounds)
+        pulled_up = saturated & ~free & (precision(field) < 0)
+        if not (below.any() or pulled_up.any()):
+            break
+        free = (free & ~below) | pulled_up
+        field, _ = _relax(precision, np.where(below, bounds, field), free, *until, goal)
+    return np.where(saturated, np.maximum(field, bounds), field)
 
 
 class _Precision:

@@ -12,16 +12,11 @@ import numpy as np
 
 from besselflow.baselines.interpolation import interpolate
 from besselflow.baselines.richardson_lucy import richardson_lucy
-from besselflow.baselines.spectral import (
-    SpectralModel,
-    fit_spectral_model,
-    posterior_mean,
-    posterior_std,
-)
-from besselflow.baselines.spectral_masked import fill_masked
+from besselflow.baselines.spectral import SpectralModel, posterior_mean, posterior_std
+from besselflow.baselines.spectral_masked import fill_masked, fit_with_bounds
 from besselflow.config import RichardsonLucy, Spectral, Variational
 from besselflow.job import Progress, logger
-from besselflow.noise import pixel_variance
+from besselflow.noise import pixel_variance, unknown
 from besselflow.store import Projections, open_units
 from besselflow.tiling import Unit
 
@@ -46,8 +41,9 @@ def by_spectral(measured: Projections, units: list[Unit], settings: Spectral) ->
     """Fit the spectral Gaussian process to each time point and channel.
 
     The arrays of a unit are its mean as ``volume``, and its standard deviation as ``std``. Masked
-    pixels are excluded from the mean exactly; the fit of the spectrum sees their neighbours' guess
-    of them, and the standard deviation is that of an acquisition without masked pixels.
+    pixels are excluded from the mean exactly, and saturated ones have a say where the mean would be
+    below their bounds; the fit of the spectrum sees them so, and the neighbours' guess of all other
+    masked pixels, and the standard deviation is that of an acquisition without any.
 
     Parameters
     ----------
@@ -70,7 +66,8 @@ def by_spectral(measured: Projections, units: list[Unit], settings: Spectral) ->
     def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         model = model_of(unit.t, unit.c)
         data = measured.unit_data(unit)
-        data = fill_masked(data, measured.unit_masked(unit), operator, model, voxels)
+        masked, saturated = measured.unit_masked(unit), measured.unit_saturated(unit)
+        data = fill_masked(data, masked, operator, model, voxels, saturated)
         arrays = {
             "volume": posterior_mean(data, operator, model, voxels),
             "std": std_of(model, data.shape[1:]),
@@ -85,8 +82,9 @@ def by_richardson_lucy(measured: Projections, settings: RichardsonLucy) -> Recon
 
     def reconstruct(unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         data = measured.unit_data(unit)
-        masked = measured.unit_masked(unit)
-        volume = richardson_lucy(data, measured.operator, settings.iterations, masked)
+        masked, saturated = measured.unit_masked(unit), measured.unit_saturated(unit)
+        iterations = settings.iterations
+        volume = richardson_lucy(data, measured.operator, iterations, masked, saturated)
         return {"volume": volume}, {"iterations": settings.iterations}
 
     return reconstruct
@@ -128,28 +126,33 @@ def by_variational(
     until = Convergence(settings.iterations, settings.tolerance)
 
     def problem_of(
-        data: np.ndarray, masked: np.ndarray | None, start: np.ndarray, model: SpectralModel
+        data: np.ndarray,
+        masked: np.ndarray | None,
+        saturated: np.ndarray | None,
+        start: np.ndarray,
+        model: SpectralModel,
     ) -> VariationalProblem:
-        expected = operator.forward(start)
+        expected, left_out = operator.forward(start), unknown(masked, saturated)
         variance = pixel_variance(
-            expected, model.noise_variance, model.mean, masked, operator.noise_factors
+            expected, model.noise_variance, model.mean, left_out, operator.noise_factors
         )
         noise = math.sqrt(model.noise_variance)
-        if masked is not None:
-            data = np.where(masked, expected, data)
-        return VariationalProblem(data, variance, operator, voxels, start, noise, masked)
+        if left_out is not None:
+            data = np.where(left_out, expected, data)
+        return VariationalProblem(data, variance, operator, voxels, start, noise, masked, saturated)
 
     @cache
     def rounds_of(t: int, c: int, model: SpectralModel) -> tuple[int, dict[str, float]]:
         # The same central region in every shard.
         window = central_window(measured)
-        data, masked = (
-            np.asarray(measured.data[t, c, :, *window]),
-            measured.masked_at(t, c, *window),
+        data = np.asarray(measured.data[t, c, :, *window])
+        masked, saturated = (
+            at(t, c, *window) for at in (measured.masked_at, measured.saturated_at)
         )
-        filled = fill_masked(data, masked, operator, model, voxels)
+        filled = fill_masked(data, masked, operator, model, voxels, saturated)
         start = posterior_mean(filled, operator, model, voxels)
-        rounds, errors = choose_rounds(problem_of(data, masked, start, model), until, seed)
+        problem = problem_of(data, masked, saturated, start, model)
+        rounds, errors = choose_rounds(problem, until, seed)
         logger.info("t %d, channel %d: %d Bregman rounds", t, c, rounds)
         return rounds, errors
 
@@ -162,7 +165,7 @@ def by_variational(
             rounds, errors = rounds_of(unit.t, unit.c, model)
         progress = Progress("variational", rounds * until.iterations)
         data, masked = measured.unit_data(unit), measured.unit_masked(unit)
-        problem = problem_of(data, masked, start, model)
+        problem = problem_of(data, masked, measured.unit_saturated(unit), start, model)
         fit = solve_variational(problem, weight, until, rounds, progress)
         record = {
             "weight": weight,
@@ -195,9 +198,14 @@ def fit_place(
     """
     own = [unit for unit in units if (unit.t, unit.c) == place]
     every = -(-len(own) // _REGIONS_TO_FIT)
-    regions = [measured.unit_data(unit) for unit in own[::every]]
-    model = fit_spectral_model(
-        regions, measured.operator, measured.voxel_size_um, settings.anisotropy
+    chosen = own[::every]
+    model = fit_with_bounds(
+        [measured.unit_data(unit) for unit in chosen],
+        [measured.unit_masked(unit) for unit in chosen],
+        [measured.unit_saturated(unit) for unit in chosen],
+        measured.operator,
+        measured.voxel_size_um,
+        settings.anisotropy,
     )
     logger.info(
         "t %d, channel %d: correlation length %.3g um (times %.3g along z), smoothness %.3g, "

@@ -86,6 +86,8 @@ class VariationalProblem:
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
         Pixels that hold no measurement. Their variance says how little they count; here they are
         left out of what is said about the misfit.
+    saturated : numpy.ndarray of bool, shape (P, Y, X), or None
+        Those of them that are lower bounds: only volumes that predict less are at odds with them.
     """
 
     projections: np.ndarray
@@ -95,6 +97,7 @@ class VariationalProblem:
     start: np.ndarray
     noise: float
     masked: np.ndarray | None = None
+    saturated: np.ndarray | None = None
 
     @property
     def kept(self) -> np.ndarray:
@@ -194,7 +197,7 @@ def bregman(
     for number in range(1, rounds + 1):
         gap = solver.run(aimed, until, partial(report, number))
         iterations += solver.iterations
-        residual = measured - problem.operator.forward(solver.volume)
+        residual = solver.raised(measured, solver.volume) - problem.operator.forward(solver.volume)
         chi2 = float((residual.square() / solver.variance)[kept].mean())
         volume = (solver.volume * problem.noise).numpy()
         objective = solver.objective(aimed) / volume.size
@@ -273,6 +276,7 @@ class _Solver:
         self.w, self.share = hessian(start, self.scales), torch.zeros_like(start)
         self.volume, self.positive_dual = start.clamp(min=0), torch.zeros_like(start)
         self.fitted, self.data_dual = start, torch.zeros_like(start)
+        self.saturated = None if problem.saturated is None else torch.from_numpy(problem.saturated)
         # The misfit by its variance, as the multiplier of the projections.
         self.weighed = torch.zeros_like(self.variance)
         self.iterations = 0
@@ -286,7 +290,7 @@ class _Solver:
     ) -> float:
         """Iterate until the gap for these data is small, and return the gap."""
         for iteration in range(1, until.iterations + 1):
-            self._step(aimed)
+            self._step(self.raised(aimed, self.fitted))
             if iteration % _ITERATIONS_PER_CHECK == 0 or iteration == until.iterations:
                 gap = self.gap(aimed)
                 report(iteration, gap)
@@ -294,6 +298,18 @@ class _Solver:
                     break
         self.iterations = iteration
         return gap
+
+    def raised(self, aimed: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
+        """Raise lower bounds to what a volume predicts, where that is more.
+
+        The misfit of that volume to them is its misfit to the bounds, with the same gradient, and
+        that of any other is no smaller: each step is one of majorisation and minimisation (Hunter &
+        Lange, A tutorial on MM algorithms, The American Statistician 2004).
+        """
+        if self.saturated is None:
+            return aimed
+        predicted = self.operator.forward(volume)
+        return torch.where(self.saturated, torch.maximum(aimed, predicted), aimed)
 
     def _step(self, aimed: torch.Tensor) -> None:
         held = hessian_adjoint(self.w * (1 - 2 * self.share), self.scales).mul_(self.hold_hessian)
@@ -332,7 +348,8 @@ class _Solver:
 
     def objective(self, aimed: torch.Tensor) -> float:
         """Return the value of the functional at the volume."""
-        misfit = (self.operator.forward(self.volume) - aimed).square() / self.variance
+        misfit = self.operator.forward(self.volume) - self.raised(aimed, self.volume)
+        misfit = misfit.square() / self.variance
         penalty = _norm(hessian(self.volume, self.scales))
         return 0.5 * _sum(misfit) + self.weight * _sum(penalty)
 
@@ -343,8 +360,10 @@ class _Solver:
         with :math:`A^T q + H^T p \ge 0` and :math:`|p| \le \lambda`; every such pair bounds the
         minimum from below. The iteration's pair misses the first constraint a little. It is met by
         raising q by a constant and p by a Hessian, whose adjoint then is what is missing, and the
-        second by shrinking both.
+        second by shrinking both. With lower bounds, it is the gap of the problem in which they are
+        raised to what the volume predicts: a volume that solves that one solves this one, too.
         """
+        aimed = self.raised(aimed, self.volume)
         q = self.weighed.clone()
         p = self.w * (self.share * self.hold_hessian)
         missing = self.operator.adjoint(q).add_(hessian_adjoint(p, self.scales))

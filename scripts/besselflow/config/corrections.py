@@ -23,9 +23,10 @@ class Corrections(Section):
 
     saturation: Literal["auto", "none"] | PositiveFloat = Field(
         "auto",
-        description="Counts from which on a pixel is saturated: it is left out of every fit, and "
-        "predicted from all others. `auto` finds the value at which counts pile up, if there is "
-        "one; `none` takes clipped counts for measurements.",
+        description="Counts from which on a pixel is saturated: it says that the light was at "
+        "least so bright, and every fit takes no more from it; where the misfit is judged, it is "
+        "left out. `auto` finds the value at which counts pile up, if there is one; `none` takes "
+        "clipped counts for measurements.",
     )
     flat_field: str = Field(
         "none",

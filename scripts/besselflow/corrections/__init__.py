@@ -1,12 +1,12 @@
 """From raw counts to what the operator describes: one module per correction.
 
 Offset and gain first, where they are to be estimated (`besselflow.corrections.photon_transfer`).
-Then pixels: saturated and hot ones are masked, odd lines shifted back, lines that flicker evened,
-counts become photons (`besselflow.corrections.pixels`). Then whole projections, given what the
-others show: lateral drift and brightness (`besselflow.corrections.whole`), of which the attenuation
-with depth has to be given or asked for (`besselflow.corrections.attenuation`). Every other
-parameter is estimated from the data unless the configuration gives it, and is applied only where
-the data leave no doubt that it is needed.
+Then pixels: saturated ones become lower bounds, hot ones are masked, odd lines shifted back, lines
+that flicker evened, counts become photons (`besselflow.corrections.pixels`). Then whole
+projections, given what the others show: lateral drift and brightness
+(`besselflow.corrections.whole`), of which the attenuation with depth has to be given or asked for
+(`besselflow.corrections.attenuation`). Every other parameter is estimated from the data unless the
+configuration gives it, and is applied only where the data leave no doubt that it is needed.
 """
 
 from besselflow.corrections.detector import (

@@ -17,6 +17,18 @@ def where_dense(masked: np.ndarray) -> tuple[int, int]:
     return int(y), int(x)
 
 
+def window_around(centre: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the square (y, x) around a place that fits into an image (Y, X)."""
+    starts = (
+        int(np.clip(at - _EDGE // 2, 0, max(0, length - _EDGE)))
+        for at, length in zip(centre, shape, strict=True)
+    )
+    return tuple(
+        slice(start, start + min(_EDGE, length))
+        for start, length in zip(starts, shape, strict=True)
+    )
+
+
 def lateral_pair(
     before: da.Array, after: da.Array, place: tuple[int, int, int], centre: tuple[int, int] | None
 ) -> np.ndarray:
@@ -39,13 +51,7 @@ def lateral_pair(
     if centre is None:
         light = uniform_filter(images[1], min(_EDGE, *shape), mode="constant")
         centre = np.unravel_index(np.argmax(light), shape)
-    window = tuple(
-        slice(start, start + min(_EDGE, length))
-        for start, length in (
-            (int(np.clip(at - _EDGE // 2, 0, max(0, length - _EDGE))), length)
-            for at, length in zip(centre, shape, strict=True)
-        )
-    )
+    window = window_around(centre, shape)
     return np.stack([image[window] for image in images])
 
 

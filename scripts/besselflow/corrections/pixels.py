@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -38,9 +38,11 @@ class CorrectedPixels:
     Attributes
     ----------
     intensity : dask.array.Array, shape (T, C, P, Y, X)
-        float32; what is masked is guessed from its neighbours.
+        float32; what is masked is guessed from its neighbours, unless it is saturated.
     masked : dask.array.Array of bool, same shape, or None
         Pixels that hold no measurement.
+    saturated : dask.array.Array of bool, same shape, or None
+        Those of them whose intensity is a lower bound.
     record : dict
         What was found and done, by correction.
     pictures : dict of str to numpy.ndarray, shape (2, y, x)
@@ -49,6 +51,7 @@ class CorrectedPixels:
 
     intensity: da.Array
     masked: da.Array | None
+    saturated: da.Array | None = None
     record: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -73,16 +76,24 @@ def correct_pixels(
     images = counts.rechunk((1, 1, 1, -1, -1))
     intensity = counts_to_intensity(images, offset, gain)
     intensity, record, pictures = _evened(intensity, offset, settings)
-    masked, found, drawn = _masks(images, intensity, settings)
-    record, pictures = record | found, pictures | drawn
-    if masked is not None:
-        intensity = per_image(fill_from_neighbours, intensity, masked)
-    intensity, masked, found, drawn = _phase_taken_back(intensity, masked, settings)
+    saturated, record["saturation"] = _saturated_mask(images, settings)
+    masked = saturated
+    hot, record["hot_pixels"] = _hot_mask(images, settings)
+    if hot is not None:
+        spoilt, intensity = intensity, per_image(fill_from_neighbours, intensity, hot)
+        place = (0, int(np.argmax(np.asarray(hot[0, :, 0].sum(axis=(1, 2))))), 0)
+        centre = where_dense(np.asarray(hot[place]))
+        pictures["hot_pixels"] = lateral_pair(spoilt, intensity, place, centre)
+        masked = hot if saturated is None else hot | saturated
+        saturated = None if saturated is None else saturated & ~hot
+    intensity, masked, saturated, found, drawn = _phase_taken_back(
+        intensity, masked, saturated, settings
+    )
     record, pictures = record | found, pictures | drawn
     # A gain and a displacement of a line commute, but where odd lines are displaced, neighbours
     # show different things; and a hot pixel is no light of its line, nor is a clipped one all.
     intensity, found, drawn = _lines_evened(intensity, masked, offset, settings)
-    return CorrectedPixels(intensity, masked, record | found, pictures | drawn)
+    return CorrectedPixels(intensity, masked, saturated, record | found, pictures | drawn)
 
 
 def _evened(
@@ -110,39 +121,43 @@ def _evened(
     return even, {"flat_field": record}, pictures
 
 
-def _masks(
-    images: da.Array, intensity: da.Array, settings: Corrections
-) -> tuple[da.Array | None, dict[str, Any], dict[str, np.ndarray]]:
-    """Return what is no measurement, with records and pictures."""
-    masks, pictures = {}, {}
-    record: dict[str, Any] = {"saturation": {"applied": False, "share": 0.0}}
+def moved_masks(
+    masked: da.Array | None, saturated: da.Array | None, move: Callable[[da.Array], da.Array]
+) -> tuple[da.Array, da.Array | None]:
+    """Move masks along with an image.
+
+    Parameters
+    ----------
+    masked, saturated : dask.array.Array of bool, shape (T, C, P, Y, X), or None
+        As in `CorrectedPixels`.
+    move : callable
+        Moves a mask: what a masked pixel or the outside has a part in is masked.
+
+    Returns
+    -------
+    masked, saturated : dask.array.Array of bool, shape (T, C, P, Y, X); the latter or None
+        What a mere guess has a part in is no lower bound.
+    """
+    moved = move(masked)
+    if saturated is None:
+        return moved, None
+    return moved, moved & ~move(masked & ~saturated)
+
+
+def _saturated_mask(
+    images: da.Array, settings: Corrections
+) -> tuple[da.Array | None, dict[str, Any]]:
+    """Return the pixels of which the counts are a lower bound, and a record."""
     level = settings.saturation
     if level == "auto":
         level = saturation_level(images)
-    if level not in (None, "none"):
-        masks["saturation"] = images >= level
-        by_image = np.asarray(masks["saturation"].mean(axis=(3, 4)))
-        share = float(by_image.mean())
-        record["saturation"] = {"applied": share > 0, "level": float(level), "share": share}
-        logger.info("%.3g %% of the pixels are saturated at %g counts", 100 * share, level)
-    hot, record["hot_pixels"] = _hot_mask(images, settings)
-    if hot.any():
-        masks["hot_pixels"] = da.broadcast_to(
-            da.from_array(hot[None, :, None], chunks=(1, 1, 1, -1, -1)),
-            images.shape,
-            chunks=images.chunks,
-        )
-    if not masks:
-        return None, record, pictures
-    for name, mask in masks.items():
-        filled = per_image(fill_from_neighbours, intensity, mask.rechunk(images.chunks))
-        counted = np.asarray(mask[0, 0].sum(axis=(1, 2)))
-        place = (0, 0, int(np.argmax(counted)))
-        if counted.any():
-            centre = where_dense(np.asarray(mask[place]))
-            pictures[name] = lateral_pair(intensity, filled, place, centre)
-    masked = functools.reduce(operator.or_, masks.values())
-    return masked.rechunk(images.chunks), record, pictures
+    if level in (None, "none"):
+        return None, {"applied": False, "share": 0.0}
+    saturated = images >= level
+    share = float(np.asarray(saturated.mean(axis=(3, 4))).mean())
+    logger.info("%.3g %% of the pixels are saturated at %g counts", 100 * share, level)
+    record = {"applied": share > 0, "level": float(level), "share": share}
+    return saturated if share > 0 else None, record
 
 
 def per_image(function, *arrays: da.Array, dtype=np.float32, **options) -> da.Array:
@@ -155,43 +170,48 @@ def per_image(function, *arrays: da.Array, dtype=np.float32, **options) -> da.Ar
     return da.map_blocks(apply, *arrays, dtype=dtype, meta=meta)
 
 
-def _hot_mask(images: da.Array, settings: Corrections) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the hot pixels of every channel, (C, Y, X), and a record."""
+def _hot_mask(images: da.Array, settings: Corrections) -> tuple[da.Array | None, dict[str, Any]]:
+    """Return the hot pixels of every channel in all images, and a record."""
     times, channels, count, height, width = images.shape
-    hot = np.zeros((channels, height, width), bool)
     if settings.hot_pixels == "none":
-        return hot, {"applied": False, "why_not": "it is switched off"}
+        return None, {"applied": False, "why_not": "it is switched off"}
     if times * count < FEWEST_IMAGES:
-        return hot, {"applied": False, "why_not": f"there are fewer than {FEWEST_IMAGES} images"}
+        return None, {"applied": False, "why_not": f"there are fewer than {FEWEST_IMAGES} images"}
+    hot = np.zeros((channels, height, width), bool)
     for channel in range(channels):
         found = find_hot_pixels(images[:, channel].reshape(times * count, height, width))
         hot[channel] = found
-    if hot.any():
-        logger.info("%d hot pixels are masked", int(hot.sum()))
     found = int(hot.sum())
-    return hot, {"applied": found > 0, "pixels": found, "share": float(hot.mean())}
+    record = {"applied": found > 0, "pixels": found, "share": float(hot.mean())}
+    if not found:
+        return None, record
+    logger.info("%d hot pixels are masked", found)
+    lazy = da.from_array(hot[None, :, None], chunks=(1, 1, 1, -1, -1))
+    return da.broadcast_to(lazy, images.shape, chunks=images.chunks), record
 
 
 def _phase_taken_back(
-    intensity: da.Array, masked: da.Array | None, settings: Corrections
-) -> tuple[da.Array, da.Array | None, dict[str, Any], dict[str, np.ndarray]]:
+    intensity: da.Array, masked: da.Array | None, saturated: da.Array | None, settings: Corrections
+) -> tuple[da.Array, da.Array | None, da.Array | None, dict[str, Any], dict[str, np.ndarray]]:
     """Move odd lines back, if they are displaced; with record and picture."""
     phase = _scan_phase(intensity, settings)
     if isinstance(phase, str):
-        return intensity, masked, {"scan_phase": {"applied": False, "why_not": phase}}, {}
+        record = {"applied": False, "why_not": phase}
+        return intensity, masked, saturated, {"scan_phase": record}, {}
     is_given = settings.scan_phase != "auto"
     applied = bool(is_given or phase.is_certain)
     record = {"scan_phase": {"applied": applied, "given": is_given, **asdict(phase)}}
     if not applied:
-        return intensity, masked, record, {}
+        return intensity, masked, saturated, record, {}
     logger.info("odd lines are moved by %.3g pixels", -phase.pixels)
     shifted = per_image(shift_odd_lines, intensity, pixels=phase.pixels)
     if masked is None:
         masked = da.zeros(intensity.shape, dtype=bool, chunks=intensity.chunks)
-    masked = per_image(shift_odd_mask, masked, dtype=bool, pixels=phase.pixels)
+    move = partial(per_image, shift_odd_mask, dtype=bool, pixels=phase.pixels)
+    masked, saturated = moved_masks(masked, saturated, move)
     middle = (0, 0, intensity.shape[2] // 2)
     pictures = {"scan_phase": lateral_pair(intensity, shifted, middle, None)}
-    return shifted, masked, record, pictures
+    return shifted, masked, saturated, record, pictures
 
 
 def _scan_phase(intensity: da.Array, settings: Corrections) -> ScanPhase | str:

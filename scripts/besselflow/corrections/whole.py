@@ -26,13 +26,15 @@ from besselflow.corrections.motion import (
     agreement,
     estimate_motion,
 )
-from besselflow.corrections.pictures import section_pair
+from besselflow.corrections.pictures import section_pair, where_dense, window_around
+from besselflow.corrections.pixels import moved_masks
 from besselflow.job import logger
 from besselflow.store import Projections
 
 LEAST_OVERLAP = 0.3
 _REGION = 320
 _PLANES_FOR_MOTION = 8
+_NEAR_PLANES = 8
 _LEAST_FLUCTUATION = 0.01
 _LEAST_DRIFT = 0.2
 _FLAT = 1e-6
@@ -109,6 +111,8 @@ def correct_whole(
     for name, axis in (("motion", 0), *((kind, 2) for kind in kinds)):
         if record.get(name, {}).get("applied"):
             pictures[name] = section_pair(projections.data, corrected.data, axis)
+    if corrected.saturated is not None:
+        pictures |= _where_saturated(corrected)
     attributes = dict(projections.attributes)
     attributes["corrections"] = attributes.get("corrections", {}) | record
     return replace(corrected, attributes=attributes, pictures=pictures)
@@ -124,17 +128,21 @@ def apply(projections: Projections, log_gains: np.ndarray, displacement: np.ndar
     displacement : numpy.ndarray, shape (T, P, 2)
         In pixels (y, x), as the images are displaced.
     """
-    data, masked = projections.data.rechunk((1, 1, 1, -1, -1)), projections.masked
+    data = projections.data.rechunk((1, 1, 1, -1, -1))
+    masked, saturated = projections.masked, projections.saturated
     if np.abs(log_gains).max() > 0:
         factors = np.exp(-log_gains).astype(np.float32)[:, None, :, None, None]
         data = data * da.from_array(factors, chunks=(1, 1, 1, 1, 1))
     if np.abs(displacement).max() > 0:
         if masked is None:
             masked = da.zeros(data.shape, dtype=bool, chunks=data.chunks)
-        masked = masked.rechunk(data.chunks)
         data = data.map_blocks(_shift_block, displacement, 3, dtype=np.float32)
-        masked = masked.map_blocks(_shift_block, displacement, 1, dtype=bool)
-    return replace(projections, data=data, masked=masked)
+
+        def move(mask: da.Array) -> da.Array:
+            return mask.rechunk(data.chunks).map_blocks(_shift_block, displacement, 1, dtype=bool)
+
+        masked, saturated = moved_masks(masked, saturated, move)
+    return replace(projections, data=data, masked=masked, saturated=saturated)
 
 
 def _shift_block(block: np.ndarray, displacement: np.ndarray, order: int, block_info=None):
@@ -202,6 +210,34 @@ def _completed(projections: Projections, mean: list[np.ndarray], region) -> list
         model = fit_spectral_model([stack], operator, voxels)
         filled.append(fill_masked(stack, masked, operator, model, voxels))
     return filled
+
+
+def _where_saturated(projections: Projections) -> dict[str, np.ndarray]:
+    """Draw a detail of the first channel and time, with its bounds and as bright as is probable."""
+    counted = np.asarray(projections.saturated[0, 0].sum(axis=(1, 2)))
+    plane = int(np.argmax(counted))
+    centre = where_dense(np.asarray(projections.saturated[0, 0, plane]))
+    window = window_around(centre, projections.data.shape[3:])
+    # What lies far off in depth says little of this projection, and much computing is saved.
+    near = slice(max(0, plane - _NEAR_PLANES), plane + _NEAR_PLANES + 1)
+    stack = np.asarray(projections.data[0, 0, near, *window])
+    if not counted.any() or _is_flat([stack]):
+        return {}
+    whole, voxels = projections.operator, projections.voxel_size_um
+    factors = whole.noise_factors
+    operator = replace(
+        whole,
+        matrix=whole.matrix[near],
+        noise_factors=None if factors is None else factors[near],
+    )
+    masked, saturated = (
+        np.asarray(mask[0, 0, near, *window])
+        for mask in (projections.masked, projections.saturated)
+    )
+    model = fit_spectral_model([stack], operator, voxels)
+    filled = fill_masked(stack, masked, operator, model, voxels, saturated)
+    own = plane - near.start
+    return {"saturation": np.stack([stack[own], filled[own]])}
 
 
 def _some_planes(count: int) -> np.ndarray:

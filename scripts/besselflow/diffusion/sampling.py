@@ -65,6 +65,11 @@ class RefinementProblem:
         Variance of the noise of each pixel.
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
         Pixels that hold no measurement; their variance is so large that they hardly count.
+    saturated : numpy.ndarray of bool, shape (P, Y, X), or None
+        Those of them that are lower bounds, and count wherever less than that is predicted.
+    shown : numpy.ndarray, shape (P, Y, X), or None
+        What the denoiser, which has learnt from full projections, sees of these; None for the
+        projections themselves.
     """
 
     inr: np.ndarray
@@ -76,6 +81,8 @@ class RefinementProblem:
     noise: float
     variance: np.ndarray
     masked: np.ndarray | None = None
+    saturated: np.ndarray | None = None
+    shown: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,10 @@ class DenoisedUnit:
         masked = np.zeros(1, bool) if problem.masked is None else problem.masked
         kept = np.broadcast_to(~masked, problem.projections.shape)
         self.kept = torch.from_numpy(np.array(kept)).to(device)
+        self.saturated = None
+        if problem.saturated is not None:
+            self.saturated = torch.from_numpy(problem.saturated).to(device)
+        self.shown = self.projections if problem.shown is None else tensor(problem.shown)
         self.operator, self.noise = problem.operator, problem.noise
         self.blocks = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
 
@@ -158,7 +169,7 @@ class DenoisedUnit:
             filled(float(sigma)),
             self.inr[slices].flip(mirrored),
             self.spectral[slices].flip(mirrored),
-            self.projections[nearest].flip(mirrored),
+            self.shown[nearest].flip(mirrored),
             geometry,
             filled(float(self.noise)),
         )
@@ -182,8 +193,12 @@ class DenoisedUnit:
             The error that the estimate was trusted with.
         """
         error = max(known, self.apparent_error(denoised))
-        ratio = self.variance / error**2
-        return self.operator.prox(denoised, self.projections, ratio), error
+        ratio, measured = self.variance / error**2, self.projections
+        if self.saturated is not None:
+            # More than a lower bound is no disagreement.
+            predicted = self.operator.forward(denoised)
+            measured = torch.where(self.saturated, predicted.maximum(measured), measured)
+        return self.operator.prox(denoised, measured, ratio), error
 
     def apparent_error(self, denoised: torch.Tensor) -> float:
         """Estimate the error of a volume from its disagreement with the projections.

@@ -140,6 +140,8 @@ class UnitColumns:
         Whether the intensity cannot be negative.
     shape : tuple of int
         (Z, Y, X).
+    saturated : torch.Tensor of bool, shape (Y X, P), or None
+        Intensities that are lower bounds.
     """
 
     z_um: torch.Tensor
@@ -152,6 +154,7 @@ class UnitColumns:
     shift: float
     positive: bool
     shape: tuple[int, int, int]
+    saturated: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -164,6 +167,7 @@ class UnitColumns:
         mean: float,
         positive: bool,
         device: torch.device,
+        saturated: np.ndarray | None = None,
     ) -> UnitColumns:
         """Arrange one unit.
 
@@ -181,6 +185,8 @@ class UnitColumns:
             Whether to allow no negative light.
         device : torch.device
             Where to compute.
+        saturated : numpy.ndarray of bool, shape (P, Y, X), or None
+            Intensities that are lower bounds.
         """
         p, y, x = projections.shape
         slices = operator.n_slices
@@ -206,6 +212,9 @@ class UnitColumns:
             shift=relative_mean - (_SQUAREPLUS / (4 * relative_mean) if positive else 0.0),
             positive=positive,
             shape=(slices, y, x),
+            saturated=None
+            if saturated is None
+            else torch.from_numpy(saturated.reshape(p, -1).T.copy()).to(device),
         )
 
     def intensity(
@@ -223,7 +232,10 @@ class UnitColumns:
         return (output + torch.sqrt(output.square() + _SQUAREPLUS)) * (0.5 * self.unit)
 
     def squared_error(self, network: CoordinateNetwork, batch: Batch) -> torch.Tensor:
-        """Return squared differences of predicted and measured projections, (B, s, s, P)."""
+        """Return squared differences of predicted and measured projections, (B, s, s, P).
+
+        Of a lower bound, it is 0 where more than that is predicted.
+        """
         seen = self.intensity(network, batch.columns.flatten(), self.z_um) @ self.matrix.T
         predicted = seen.reshape(*batch.columns.shape, -1)
         if self.kernel is not None:
@@ -232,7 +244,11 @@ class UnitColumns:
             blurred = torch.nn.functional.conv2d(images, self.kernel)
             count, patches = predicted.shape[-1], len(predicted)
             predicted = blurred.reshape(patches, count, *blurred.shape[2:]).permute(0, 2, 3, 1)
-        return (predicted - self.measured[batch.targets]).square()
+        difference = predicted - self.measured[batch.targets]
+        if self.saturated is not None:
+            exceeded = self.saturated[batch.targets] & (difference > 0)
+            difference = difference.masked_fill(exceeded, 0.0)
+        return difference.square()
 
     def project(
         self, network: CoordinateNetwork, weights: torch.Tensor, neighbour_average: bool

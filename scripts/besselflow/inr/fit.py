@@ -18,7 +18,7 @@ from besselflow.fingerprint import fingerprint
 from besselflow.inr.columns import BatchPlan, UnitColumns
 from besselflow.inr.network import CoordinateNetwork, build_network
 from besselflow.inr.steps import automatic_steps
-from besselflow.noise import EXCLUDED, pixel_variance
+from besselflow.noise import EXCLUDED, pixel_variance, unknown
 from besselflow.optimisation import Plan, optimise
 from besselflow.projection import AxialProjection
 from besselflow.store import Projections, UnitStores
@@ -55,6 +55,8 @@ class InrProblem:
         Projections of the spectral estimate, from which the noise of each pixel is judged.
     masked : numpy.ndarray of bool, shape (P, Y, X), or None
         Pixels that hold no measurement: their variance is so large that they hardly count.
+    saturated : numpy.ndarray of bool, shape (P, Y, X), or None
+        Those of them that are lower bounds, and count wherever less than that is predicted.
     """
 
     projections: np.ndarray
@@ -64,6 +66,7 @@ class InrProblem:
     spectral: SpectralModel
     expected: np.ndarray
     masked: np.ndarray | None = None
+    saturated: np.ndarray | None = None
 
     @classmethod
     def of_unit(cls, measured: Projections, spectral: UnitStores, unit: Unit) -> InrProblem:
@@ -77,6 +80,7 @@ class InrProblem:
             SpectralModel.from_record(spectral.records[unit.index]),
             operator.forward(np.asarray(spectral.arrays["volume"][unit.index])),
             measured.unit_masked(unit),
+            measured.unit_saturated(unit),
         )
 
     def identity(self, settings: Inr, seed: int, start: dict[str, torch.Tensor] | None) -> str:
@@ -90,6 +94,7 @@ class InrProblem:
             () if lateral is None else lateral.kernel,
             self.projections,
             () if self.masked is None else self.masked,
+            *(() if self.saturated is None else (self.saturated,)),
             *(weight.numpy() for weight in (start or {}).values()),
         )
 
@@ -102,7 +107,8 @@ class InrProblem:
     def noise_variance(self) -> np.ndarray:
         """Return the variance of each measured pixel, shape (P, Y, X)."""
         model, factors = self.spectral, self.operator.noise_factors
-        return pixel_variance(self.expected, model.noise_variance, model.mean, self.masked, factors)
+        left_out = unknown(self.masked, self.saturated)
+        return pixel_variance(self.expected, model.noise_variance, model.mean, left_out, factors)
 
 
 def automatic_bandwidth(model: SpectralModel) -> float:
@@ -235,8 +241,10 @@ def prepare_fit(
     network.precision = compute_precision(settings.precision, device)
     variance = problem.noise_variance()
     if settings.loss == "squares":
-        mean = variance[problem.kept].mean()
-        variance = np.where(problem.kept, mean, EXCLUDED * mean).astype(np.float32)
+        mean, left_out = variance[problem.kept].mean(), unknown(problem.masked, problem.saturated)
+        variance = np.full_like(variance, mean)
+        if left_out is not None:
+            variance[left_out] *= EXCLUDED
     data = UnitColumns.of(
         problem.projections,
         variance,
@@ -246,6 +254,7 @@ def prepare_fit(
         problem.spectral.mean,
         settings.output == "positive",
         device,
+        problem.saturated,
     )
     lateral = problem.operator.lateral
     radius = (0, 0) if lateral is None else lateral.radius
@@ -255,6 +264,8 @@ def prepare_fit(
         left_out = _left_out(batches, settings.held_out, p, seed).to(device)
         check = batches.held_out(settings.held_out).to(device)
         used = data.precision * ~left_out
+        # What is predicted well there must be a measurement.
+        left_out &= torch.from_numpy(problem.kept.reshape(p, -1).T).to(device)
         weights = data.precision[check.targets] * left_out[check.targets]
 
         @torch.no_grad()
@@ -390,8 +401,12 @@ def add_leftover(volume: np.ndarray, problem: InrProblem) -> tuple[np.ndarray, f
         Amplitude of what was left over, relative to that of the sample.
     """
     operator, voxel_size_um = problem.operator, problem.voxel_size_um
-    # Where nothing was measured, nothing is left over.
-    residual = (problem.projections - operator.forward(volume)) * problem.kept
+    # Where nothing was measured, nothing is left over; of a lower bound, what is missing.
+    residual = problem.projections - operator.forward(volume)
+    if problem.masked is not None:
+        residual[unknown(problem.masked, problem.saturated)] = 0
+    if problem.saturated is not None:
+        residual[problem.saturated] = np.maximum(residual[problem.saturated], 0)
     model = fit_amplitude(residual, operator, voxel_size_um, problem.spectral)
     added = posterior_mean(residual, operator, model, voxel_size_um)
     return volume + added, model.amplitude / problem.spectral.amplitude

@@ -116,7 +116,8 @@ def _saturation(found: Mapping[str, Any]) -> tuple[str, str]:
     return (
         f"{found['share']:.3%} of the pixels",
         f"They have {found['level']:g} counts or more, the detector's limit, and say only that the "
-        "light was brighter. They were left out of every fit, and predicted from all others.",
+        "light was at least so bright. That much every fit takes from them: a volume that would "
+        "show less is at odds with them, and one that shows more is not.",
     )
 
 
@@ -225,7 +226,12 @@ _KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]], str
         "The variance of the counts (dots) at each mean, found where a filter that takes structure "
         "away leaves noise, and the line that offset and gain are read off.",
     ),
-    "saturation": ("Saturated pixels", _saturation, _DETAIL),
+    "saturation": (
+        "Saturated pixels",
+        _saturation,
+        "A detail of one projection, as it was recorded, and with the brightness of the saturated "
+        "pixels that all others make most probable.",
+    ),
     "flat_field": ("Flat field", _flat_field, "One projection as a whole."),
     "hot_pixels": ("Hot pixels", _hot_pixels, _DETAIL),
     "scan_phase": ("Scan phase", _scan_phase, _DETAIL),

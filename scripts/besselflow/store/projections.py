@@ -19,7 +19,7 @@ from besselflow.store.arrays import ATTRIBUTE, create_array, open_lazily, store_
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
 
-_DATA, _MASKED, _PICTURES = "intensity", "masked", "pictures"
+_DATA, _MASKED, _SATURATED, _PICTURES = "intensity", "masked", "saturated", "pictures"
 _PROJECTION_CHUNK = (1, 1, 8, 256, 256)
 
 
@@ -52,6 +52,8 @@ class Projections:
     masked : dask.array.Array of bool, shape (T, C, P, Y, X), or None
         Pixels that hold no measurement (`besselflow.corrections`); their `data` are a guess from
         their neighbours. None where there are none.
+    saturated : dask.array.Array of bool, shape (T, C, P, Y, X), or None
+        Those of the masked pixels whose `data` are a lower bound: the light was at least so bright.
     pictures : dict of str to numpy.ndarray
         Small images of what was corrected, for the report.
     noise_factors : numpy.ndarray or None, shape (P,)
@@ -68,6 +70,7 @@ class Projections:
     lateral_kernel: np.ndarray | None = None
     members_um: list[list[float]] | None = None
     masked: da.Array | None = None
+    saturated: da.Array | None = None
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     noise_factors: np.ndarray | None = None
 
@@ -135,18 +138,30 @@ class Projections:
 
     def masked_at(self, t: int, c: int, *window: slice) -> np.ndarray | None:
         """Return the mask of a lateral window (y, x), shape (P, y, x); None for none at all."""
-        if self.masked is None:
-            return None
-        masked = np.asarray(self.masked[t, c, :, *window])
-        return masked if masked.any() else None
+        return _window(self.masked, t, c, window)
+
+    def unit_saturated(self, unit: Unit) -> np.ndarray | None:
+        """Return which projections of a unit are lower bounds, as `unit_masked` does."""
+        return self.saturated_at(unit.t, unit.c, unit.tile.y, unit.tile.x)
+
+    def saturated_at(self, t: int, c: int, *window: slice) -> np.ndarray | None:
+        """Return which projections of a window are lower bounds, as `masked_at` does."""
+        return _window(self.saturated, t, c, window)
+
+
+def _window(mask: da.Array | None, t: int, c: int, window: tuple[slice, ...]) -> np.ndarray | None:
+    if mask is None:
+        return None
+    mask = np.asarray(mask[t, c, :, *window])
+    return mask if mask.any() else None
 
 
 def write_projections(path: Path | str, projections: Projections) -> None:
     """Write the canonical projection store.
 
     It is a plain Zarr v3 array with named dimensions rather than an OME-Zarr image: the stage
-    positions may be uneven, which OME-Zarr 0.5 has no axis for. With it in a group lie the mask,
-    where there is one, and the pictures of the corrections.
+    positions may be uneven, which OME-Zarr 0.5 has no axis for. With it in a group lie the masks,
+    where there are any, and the pictures of the corrections.
 
     Parameters
     ----------
@@ -180,9 +195,9 @@ def write_projections(path: Path | str, projections: Projections) -> None:
             "pictures": list(projections.pictures),
         }
         store_blocks(projections.data, create_array(store, _DATA, *layout, **named))
-        if projections.masked is not None:
-            mask = create_array(store, _MASKED, *layout, dtype="bool", **named)
-            store_blocks(projections.masked, mask)
+        for name, mask in ((_MASKED, projections.masked), (_SATURATED, projections.saturated)):
+            if mask is not None:
+                store_blocks(mask, create_array(store, name, *layout, dtype="bool", **named))
         for name, image in projections.pictures.items():
             group.create_array(f"{_PICTURES}/{name}", data=np.asarray(image, np.float32))
 
@@ -209,6 +224,7 @@ def open_projections(path: Path | str) -> Projections:
         lateral_kernel=None if kernel is None else np.array(kernel),
         members_um=values.get("members_um"),
         masked=open_lazily(group[_MASKED]) if _MASKED in group else None,
+        saturated=open_lazily(group[_SATURATED]) if _SATURATED in group else None,
         pictures={
             name: np.asarray(group[f"{_PICTURES}/{name}"]) for name in values.get("pictures", [])
         },
