@@ -124,7 +124,7 @@ def preflight_facts(found: Examination) -> list[tuple[str, str]]:
     return [
         *facts,
         ("Depth never seen", unseen if coverage.gaps_um else "none"),
-        ("Overlap of beams", f"the beam is {coverage.overlap:.2g} steps long"),
+        ("Overlap of beams", f"the beam is as long as {coverage.overlap:.2g} of the steps"),
         (
             "Time of the full run",
             f"about {core_time(found)} of one core, within a factor of {TOLERANCE:g}; without "
