@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 from scipy.ndimage import uniform_filter
 
-from besselflow.metrics.bands import iterate_bands
+from besselflow.metrics.patches import iterate_patches
 
 BACKGROUND_PERCENTILE = 3
 _K1, _K2 = 0.01, 0.03
@@ -91,17 +91,20 @@ def local_moments(guess: np.ndarray, true: np.ndarray, window: int) -> LocalMome
     """
     # Centred, so that a large background doesn't cancel the variances away.
     centres = guess.mean(), true.mean()
-    bands = [
-        _band_moments(guess[rows], true[rows], window, centres)
-        for rows in iterate_bands(*guess.shape, window)
-    ]
-    return LocalMoments.joined(bands)
+    names = LocalMoments.__dataclass_fields__
+    counts = tuple(length - window + 1 for length in guess.shape)
+    whole = LocalMoments(*(np.empty(counts) for _ in names))
+    for pixels, windows in iterate_patches(guess.shape, window):
+        patch = _patch_moments(guess[pixels], true[pixels], window, centres)
+        for name in names:
+            getattr(whole, name)[windows] = getattr(patch, name)
+    return whole
 
 
-def _band_moments(
+def _patch_moments(
     guess: np.ndarray, true: np.ndarray, window: int, centres: tuple[float, float]
 ) -> LocalMoments:
-    """Take the means of a few rows."""
+    """Take the means of a patch."""
     edge = window // 2
     inner = slice(edge, -edge)
     mean = lambda image: uniform_filter(image, window)[inner, inner]  # noqa: E731

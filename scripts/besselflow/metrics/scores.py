@@ -8,6 +8,7 @@ slice contributes to a score becomes a row of a table that all scores are comput
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,11 +19,11 @@ from skimage.metrics import structural_similarity
 
 from besselflow.errors import InputError
 from besselflow.metrics.affine import fit_affine, slice_moments
-from besselflow.metrics.bands import iterate_bands
 from besselflow.metrics.blocks import check_finite, iterate_blocks, read_slices
 from besselflow.metrics.bootstrap import draw_weights, interval
 from besselflow.metrics.micro_ssim import local_moments, similarity
 from besselflow.metrics.overlap import dice, slice_overlap, sweep_dice
+from besselflow.metrics.patches import iterate_patches
 from besselflow.metrics.published import slice_published
 from besselflow.metrics.reference import Reference, describe_truth
 from besselflow.metrics.survey import survey_stack
@@ -197,10 +198,10 @@ def slice_ssim(guess: np.ndarray, true: np.ndarray, window: int, peak: float) ->
         Data range.
     """
     total, count = 0.0, 0
-    for rows in iterate_bands(*true.shape, window):
-        positions = rows.stop - rows.start - window + 1
-        band = structural_similarity(guess[rows], true[rows], win_size=window, data_range=peak)
-        total, count = total + positions * band, count + positions
+    for pixels, windows in iterate_patches(true.shape, window):
+        number = math.prod(each.stop - each.start for each in windows)
+        mean = structural_similarity(guess[pixels], true[pixels], win_size=window, data_range=peak)
+        total, count = total + number * mean, count + number
     return float(total / count)
 
 
