@@ -40,7 +40,7 @@ def test_a_prior_is_trained_checked_and_used_again(tmp_path):
     mixture = sum(share * volumes[name].compute() for name, share in record["weights"].items())
     assert mixture == pytest.approx(units.arrays["volume"][0].compute(), rel=1e-3, abs=1e-3)
     log = (facility.results / "many" / "logs" / "safeguard-0.log").read_text(encoding="utf-8")
-    assert "predicted best by prior" in log
+    assert "by what was withheld, the mixture is prior" in log
 
     # Nothing is left to do, and another run takes the prior as it is.
     assert "Nothing to be done" in facility.run(UNITS).stdout
