@@ -18,9 +18,9 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 from skimage.morphology import skeletonize
 
-BLOCK = (128, 512, 512)
-"""Voxels of a block without its halo. What a halo touches is decoded for several blocks: the wider
-they are, the less often."""
+BLOCK = (96, 1024, 1024)
+"""Voxels of a block without its halo, of which masks alone are held. What a halo touches is decoded
+for several blocks: the wider they are, the less often."""
 
 _HALO = 24
 # What is judged to be thin, in whole chunks of a volume.
@@ -94,7 +94,7 @@ def is_thin(truth: da.Array, scored: np.ndarray, thresholds: np.ndarray) -> bool
     best, fullest = None, 0
     for channel in range(truth.shape[1]):
         for place, _ in _blocks(scored, truth.shape[3:], _SMALL_BLOCK, halo=0):
-            mask = np.asarray(truth[0, channel][place]) > thresholds[channel]
+            mask = np.asarray(truth[0, channel][place] > thresholds[channel])
             if np.count_nonzero(mask) > fullest:
                 best, fullest = mask, np.count_nonzero(mask)
     return best is not None and slenderness(best) >= _THIN
@@ -126,7 +126,8 @@ def _mask_and_lines(
     values: da.Array, threshold: float, core: tuple[slice, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mask and centre lines of the core of a block."""
-    mask = np.asarray(values) > threshold
+    # Chunk by chunk: the values of all of it would take four times as much.
+    mask = np.asarray(values > threshold)
     return mask[core], (skeletonize(mask) > 0)[core] if mask.any() else mask[core]
 
 
