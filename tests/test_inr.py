@@ -32,6 +32,7 @@ from besselflow.lateral import LateralBlur
 from besselflow.optimisation import Course, Plan
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
+from tiny_networks import Constant
 
 CPU = torch.device("cpu")
 VOXEL = (1.0, 1.0, 1.0)
@@ -230,17 +231,6 @@ def test_an_epoch_of_patches_covers_the_unit():
     for step in range(steps):
         seen[plan.of_step(step).targets] += 1
     assert int(seen.min()) > 0
-
-
-class Constant(torch.nn.Module):
-    """Stands for a network whose volume is known."""
-
-    def __init__(self, volume):
-        super().__init__()
-        self.columns = torch.from_numpy(volume.reshape(len(volume), -1).T.copy())
-
-    def forward(self, z_um, yx_um):
-        return self.columns[self.wanted]
 
 
 def test_predictions_are_those_of_the_operator_with_and_without_blur():

@@ -31,6 +31,7 @@ from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
 from besselflow.store import Projections, open_projections, write_projections
 from besselflow.tiling import list_units
+from tiny_networks import Constant
 
 VOXEL = (1.0, 1.0, 1.0)
 BEAM = box_profile(6.0)
@@ -212,17 +213,6 @@ def test_richardson_lucy_is_only_ever_raised_by_bounds(scene):
     assert scene.error(bounded) < scene.error(masked)
     low = np.where(scene.saturated, 0.0, scene.clipped)
     np.testing.assert_array_equal(run(low, scene.saturated, scene.saturated), masked)
-
-
-class Constant(torch.nn.Module):
-    """A network that answers with a given volume, whatever the depths."""
-
-    def __init__(self, volume):
-        super().__init__()
-        self.columns = torch.from_numpy(volume.reshape(len(volume), -1).T.copy())
-
-    def forward(self, z_um, yx_um):
-        return self.columns[self.wanted]
 
 
 @pytest.mark.parametrize("kernel", [None, KERNEL])
