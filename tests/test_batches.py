@@ -1,12 +1,14 @@
 """Checks that batches cover all items once, whatever memory there is."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from besselflow import batches
-from besselflow.batches import batch_size, in_batches
+from besselflow.batches import batch_size, in_batches, in_tiles, tile_size
 
 
 class Gpu:
@@ -56,3 +58,41 @@ def test_half_of_the_free_memory_of_a_gpu_is_taken(monkeypatch):
     assert batch_size(2**20, cuda, on_cpu=4) == 512
     assert batch_size(2**31, cuda, on_cpu=4) == 1
     assert batch_size(2**20, cpu, on_cpu=4) == 4
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([1, 2, 4, 16]))
+def test_tiles_are_halved_until_they_fit(edge, fits, multiple):
+    attempts = []
+
+    def compute(tile):
+        attempts.append(tile)
+        if tile > max(fits, multiple):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return f"in tiles of {tile}"
+
+    result, tile = in_tiles(compute, edge, multiple)
+    assert result == f"in tiles of {tile}" and tile == attempts[-1] <= max(fits, multiple)
+    assert tile % multiple == 0 and attempts[0] in (multiple, edge // multiple * multiple)
+    for larger, smaller in pairwise(attempts):
+        assert smaller == max(multiple, larger // 2 // multiple * multiple)
+
+
+def test_the_smallest_tile_that_never_fits_ends_it():
+    attempts = []
+
+    def fail(tile):
+        attempts.append(tile)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_tiles(fail, 50, 16)
+    assert attempts == [48, 16]
+
+
+def test_tiles_with_their_margins_take_half_of_the_free_memory(monkeypatch):
+    monkeypatch.setattr(batches.torch.cuda, "mem_get_info", lambda device: (2**33, 2**34))
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert tile_size(1024, 4096, 64, cuda) == 1024
+    assert tile_size(1025, 4096, 64, cuda) == 1024 - 2 * 64
+    assert tile_size(2048, 2**32, 64, cuda) == 1
+    assert tile_size(2048, 4096, 64, cpu) == 2048

@@ -8,7 +8,7 @@ from torch import nn
 
 from besselflow.diffusion.blocks import CONTEXT, GEOMETRY_VALUES, NEAREST, REACH, SLICES
 from besselflow.diffusion.network import BlockUnet, Denoiser, KernelConv, ResidualBlock
-from tiny_priors import tiny_denoiser
+from tiny_priors import randomised, tiny_denoiser
 
 ERROR = 0.2
 OWN = slice(REACH, REACH + SLICES)
@@ -155,6 +155,25 @@ def test_images_of_any_size_are_continued_beyond_their_edges(shape):
         found, whole = denoiser(**inputs), denoiser(**inputs | padded)
     assert found.shape == (2, SLICES, *shape) and torch.isfinite(found).all()
     torch.testing.assert_close(found, whole[:, :, : shape[0], : shape[1]])
+
+
+@pytest.mark.parametrize(
+    ("channels", "depth", "reach"), [([8], 1, 6), ([8, 16], 1, 16), ([8, 16], 2, 28)]
+)
+def test_what_lies_out_of_reach_changes_nothing(channels, depth, reach):
+    denoiser = randomised(Denoiser(channels, depth, ERROR))
+    assert denoiser.reach == pytest.approx(reach, abs=denoiser.multiple)
+    inputs, _ = random_inputs(1, shape=(4, 96))
+    middle = 48
+    moved = {name: value.clone() for name, value in inputs.items()}
+    for name in ("noisy", "inr", "spectral", "projections"):
+        moved[name][..., middle] += 1
+    with torch.no_grad():
+        change = (denoiser(**inputs) - denoiser(**moved)).abs().amax(dim=(0, 1, 2))
+    far = (torch.arange(96) - middle).abs() >= denoiser.reach
+    assert far.any() and change[far].max() == 0
+    near = (torch.arange(96) - middle).abs() <= denoiser.reach // 2
+    assert change[near].min() > 0
 
 
 def test_low_precision_changes_little():

@@ -1,5 +1,6 @@
 """Sampling: what the denoiser is asked, how its answers meet the data, and what is made of them."""
 
+import logging
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +20,7 @@ from besselflow.diffusion.sampling import RefinementProblem, noise_levels, sampl
 from besselflow.lateral import LateralBlur
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
+from tiny_priors import tiny_denoiser
 
 CPU = torch.device("cpu")
 VOXEL = (1.0, 1.0, 1.0)
@@ -50,6 +52,8 @@ class Oracle:
     The spectral estimate of the problems here is the number of each slice, which tells it where
     the blocks lie that it is asked for.
     """
+
+    multiple, reach = 1, 0
 
     def __init__(self, answer, share=1.0):
         self.answer, self.share, self.states, self.calls = answer, share, [], []
@@ -317,6 +321,38 @@ def test_blocks_are_joined_without_seams(monkeypatch, positions, depth, at_once)
     assert torch.isfinite(state).all()
     np.testing.assert_allclose(found.mean, state, atol=1e-5)
     assert (len(oracle.calls) == 2) == (at_once > 1)
+
+
+class LittleMemory(torch.nn.Module):
+    """A network on a GPU that runs out of memory above a number of pixels at once."""
+
+    def __init__(self, denoiser, fits):
+        super().__init__()
+        self.denoiser, self.fits, self.sizes = denoiser, fits, []
+        self.multiple, self.reach = denoiser.multiple, denoiser.reach
+
+    def forward(self, noisy, *others):
+        self.sizes.append(noisy[:, 0].numel())
+        if self.sizes[-1] > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.denoiser(noisy, *others)
+
+
+@pytest.mark.parametrize("shape", [(24, 90, 67), (24, 64, 97)])
+def test_tiles_that_fit_give_the_volume_of_a_large_gpu(shape, monkeypatch, caplog):
+    """Each sees what can matter to it, mirrored or not: there are no seams."""
+    monkeypatch.setattr(sampling, "VIEWS", VIEWS)
+    volume = 0.2 * white(shape).abs()
+    problem = problem_of(volume, np.arange(2.5, 24, 6.0), inr=volume.numpy())
+    problem = replace(problem, spectral=0.8 * volume.numpy())
+    whole = sample(problem, tiny_denoiser(), evaluations=2)
+    small = LittleMemory(tiny_denoiser(), 64 * 64)
+    with caplog.at_level(logging.WARNING, "besselflow"):
+        found = sample(problem, small, evaluations=2)
+    assert any("out of memory; going on with tiles of" in text for text in caplog.messages)
+    assert min(small.sizes) <= small.fits < max(small.sizes)
+    np.testing.assert_allclose(found.mean, whole.mean, atol=1e-5)
+    np.testing.assert_allclose(found.sample, whole.sample, atol=1e-5)
 
 
 def test_neighbouring_blocks_are_blended(unheard):

@@ -12,6 +12,7 @@ from besselflow.tiling import (
     blend_units,
     blend_weights,
     list_units,
+    margined_spans,
     tile_starts,
     units_of_shard,
 )
@@ -95,6 +96,19 @@ def test_weights_are_positive_and_sum_to_at_least_one(length, tile, halo):
         total[window] += weights
     # A sum below 1 would mean that an edge of a window counts more than its weight says.
     assert total.min() >= 1 - 1e-9
+
+
+@given(LENGTHS, TILES, HALOS)
+@settings(max_examples=300, deadline=None)
+def test_margined_windows_keep_every_pixel_once(length, tile, margin):
+    image = np.arange(length)
+    spans = margined_spans(length, tile, margin)
+    assert np.array_equal(np.concatenate([image[span.kept] for span in spans]), image)
+    for span in spans:
+        seen, kept = image[span.seen], image[span.kept]
+        assert np.array_equal(seen[span.own], kept)
+        assert seen[0] == max(kept[0] - margin, 0)
+        assert seen[-1] == min(kept[-1] + margin, length - 1)
 
 
 def test_weights_rise_linearly_over_twice_the_halo():

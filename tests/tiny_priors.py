@@ -15,8 +15,12 @@ VOXEL = (1.0, 1.0, 1.0)
 
 
 def tiny_denoiser(seed=0, inr_error=0.1):
-    """Return a network in which every weight is random: none is zero by its initialisation."""
-    denoiser = Denoiser([8, 16], 1, inr_error)
+    """Return a network in which every weight is random."""
+    return randomised(Denoiser([8, 16], 1, inr_error), seed)
+
+
+def randomised(denoiser, seed=0):
+    """Make every weight random: none is zero by its initialisation any more."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in denoiser.parameters():

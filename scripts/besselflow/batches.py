@@ -1,7 +1,8 @@
-"""How many items a network computes at once: what memory holds, and half when it runs out."""
+"""How much a network computes at once: what memory holds, and half when it runs out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -27,8 +28,32 @@ def batch_size(bytes_per_item: int, device: torch.device, on_cpu: int) -> int:
     """
     if device.type != "cuda":
         return max(1, on_cpu)
+    return max(1, _memory_to_take(device) // max(1, bytes_per_item))
+
+
+def tile_size(edge: int, bytes_per_pixel: int, margin: int, device: torch.device) -> int:
+    """Choose the edge of the largest square tile of an image that can be computed at once.
+
+    Parameters
+    ----------
+    edge : int
+        Edge of the image. It is one tile on the CPU, and on a GPU that has the memory for it.
+    bytes_per_pixel : int
+        Estimate of the memory that a pixel takes.
+    margin : int
+        Pixels that are computed besides on every side of a tile.
+    device : torch.device
+        A GPU, of whose free memory half is taken, or the CPU.
+    """
+    if device.type != "cuda":
+        return edge
+    fits = math.isqrt(_memory_to_take(device) // bytes_per_pixel)
+    return edge if fits >= edge else max(1, fits - 2 * margin)
+
+
+def _memory_to_take(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, int(_SHARE_OF_FREE_MEMORY * free) // max(1, bytes_per_item))
+    return int(_SHARE_OF_FREE_MEMORY * free)
 
 
 def in_batches(
@@ -70,5 +95,43 @@ def in_batches(
             start = part.stop
             continue
         # Outside of the handler, whose traceback would keep the tensors of the failed attempt.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _empty_cache()
+
+
+def in_tiles(compute: Callable[[int], Result], tile: int, multiple: int) -> tuple[Result, int]:
+    """Compute with square tiles, and halve these whenever one alone does not fit on the GPU.
+
+    Parameters
+    ----------
+    compute : callable
+        Takes the edge of a tile, a multiple of `multiple`, and is called again with half of it.
+    tile, multiple : int
+        Edge at first, which is rounded down, and what edges are multiples of.
+
+    Returns
+    -------
+    Result
+        What was computed.
+    int
+        With which edge.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        The smallest tile does not fit.
+    """
+    while True:
+        tile = max(multiple, tile // multiple * multiple)
+        try:
+            return compute(tile), tile
+        except torch.OutOfMemoryError:
+            if tile == multiple:
+                raise
+            tile //= 2
+            logger.warning("the GPU is out of memory; going on with tiles of %d pixels", tile)
+        _empty_cache()
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

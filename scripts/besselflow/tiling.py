@@ -119,6 +119,41 @@ def units_of_shard(units: list[Unit], shard: int, shards: int, chain: int = 1) -
     return [u for own in list(chains.values())[bounds[shard] : bounds[shard + 1]] for u in own]
 
 
+@dataclass(frozen=True)
+class Span:
+    """Pixels of a window along one axis of an image, of which no other window keeps any.
+
+    Attributes
+    ----------
+    kept, seen : slice
+        Pixels of the image that are computed, and those that this needs.
+    own : slice
+        Where the former lie among the latter.
+    """
+
+    kept: slice
+    seen: slice
+    own: slice
+
+
+def margined_spans(length: int, tile: int, margin: int) -> list[Span]:
+    """Cut one axis into windows that see a margin on either side, as far as there is one.
+
+    Parameters
+    ----------
+    length : int
+        Pixels along the axis.
+    tile, margin : int
+        Pixels that each window keeps, but for the last, and that it sees besides on either side.
+    """
+    spans = []
+    for start in range(0, length, tile):
+        kept = slice(start, min(start + tile, length))
+        seen = slice(max(kept.start - margin, 0), min(kept.stop + margin, length))
+        spans.append(Span(kept, seen, _shift(kept, seen)))
+    return spans
+
+
 def blend_weights(window: slice, length: int, halo: int) -> np.ndarray:
     """Return the weight of each pixel of a window when windows are joined.
 

@@ -164,6 +164,21 @@ def test_sampling_halves_its_batches_when_memory_runs_out(caplog, little_memory)
     np.testing.assert_allclose(small, large, rtol=1e-3, atol=1e-4)
 
 
+def test_sampling_halves_its_tiles_when_a_block_does_not_fit(caplog, little_memory):
+    """A single activation of this unit takes 300 MiB."""
+    torch.manual_seed(0)
+    denoiser = Denoiser([128, 128], 1, 0.1).to(GPU).eval()
+    prior = DiffusionPrior(denoiser, [0.003, 1.0], [0.01, 0.1])
+    problem = problem_of(toy_acquisition(0, (12, 768, 768)))
+    sample = lambda: sample_posterior(problem, prior, Refine(samples=1, evaluations=2), 0, GPU)  # noqa: E731
+    with caplog.at_level(logging.WARNING, "besselflow"):
+        small = sample().mean
+    assert any("out of memory; going on with tiles of" in text for text in caplog.messages)
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    large = sample().mean
+    np.testing.assert_allclose(small, large, rtol=1e-3, atol=1e-4)
+
+
 TINY_PRIOR = Prior(channels=[16, 32], depth=1, steps=60, patch=16, checkpoint_seconds=1e-9)
 
 

@@ -134,6 +134,15 @@ class BlockUnet(nn.Module):
                 image = block(image, embedding)
         return self.exit(image)
 
+    @property
+    def reach(self) -> int:
+        """What lies so many pixels away, or more, does not change an output."""
+        levels = [len(stack) << level for level, stack in enumerate([*self.encoders, self.middle])]
+        # Two convolutions per residual block, on the way down and up again, entry and exit.
+        convolutions = 2 * (2 * sum(levels[:-1]) + levels[-1]) + 2
+        # The cells of the coarsest level lie where they do.
+        return convolutions + (1 << len(self.encoders))
+
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Return the kernels between hidden channels, which Muon is made for."""
         return [layer.kernel for layer in self.modules() if isinstance(layer, KernelConv)]
@@ -150,6 +159,13 @@ class Denoiser(nn.Module):
         Residual blocks per resolution.
     inr_error : float
         Root mean square error of the INR, relative to the intensity scale.
+
+    Attributes
+    ----------
+    multiple : int
+        Edges of the images that it computes with are multiples of this.
+    reach : int
+        What lies so many pixels away, or more, does not change an estimate.
     """
 
     def __init__(self, channels: Sequence[int], depth: int, inr_error: float):
@@ -158,6 +174,7 @@ class Denoiser(nn.Module):
         self.multiple = 2 ** (len(channels) - 1)
         self.precision = torch.float32
         self.unet = BlockUnet(channels, depth)
+        self.reach = self.unet.reach
 
     def forward(
         self,

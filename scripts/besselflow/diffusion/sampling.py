@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from besselflow.batches import batch_size, in_batches
+from besselflow.batches import batch_size, in_batches, in_tiles, tile_size
 from besselflow.config import Refine
 from besselflow.diffusion.blocks import Block, blend_window, lay_blocks
 from besselflow.diffusion.calibration import spread_of
@@ -36,6 +36,7 @@ from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, DiffusionPrior
 from besselflow.job import Progress
 from besselflow.projection import AxialProjection
+from besselflow.tiling import margined_spans
 
 VIEWS = ((), (-1,), (-2,), (-2, -1))
 """Axes along which each view of the first estimate is mirrored."""
@@ -125,6 +126,10 @@ class DenoisedUnit:
         self.shown = self.projections if problem.shown is None else tensor(problem.shown)
         self.operator, self.noise = problem.operator, problem.noise
         self.blocks = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
+        multiple = denoiser.multiple
+        self.margin = -(-denoiser.reach // multiple) * multiple
+        edge = max(self.inr.shape[1:])
+        self.tile = tile_size(edge, _BYTES_PER_PIXEL, self.margin, device)
 
     def blind(self) -> torch.Tensor:
         """Estimate the posterior mean (Z, Y, X), with the INR in the place of a state."""
@@ -144,36 +149,52 @@ class DenoisedUnit:
         mirrored : tuple of int
             Axes along which the denoiser sees everything mirrored.
         """
-        depth, height, width = state.shape
+        images = [each.flip(mirrored) for each in (state, self.inr, self.spectral, self.shown)]
+        in_these = lambda tile: self._denoise_in_tiles(images, sigma, tile)  # noqa: E731
+        estimate, self.tile = in_tiles(in_these, self.tile, self.denoiser.multiple)
+        return estimate.flip(mirrored)
+
+    def _denoise_in_tiles(
+        self, images: list[torch.Tensor], sigma: float, tile: int
+    ) -> torch.Tensor:
+        """Denoise tile by tile, seeing as much around each as can matter to it."""
+        depth, height, width = images[0].shape
         window = blend_window(self.device)[:, None, None]
-        total, weight = torch.zeros_like(state), torch.zeros(depth, 1, 1, device=self.device)
-        bytes_per_block = _BYTES_PER_PIXEL * height * width
-        count = batch_size(bytes_per_block, self.device, _PIXELS_AT_ONCE // (height * width))
-        estimate_of = lambda part: self._estimate(state, sigma, self.blocks[part], mirrored)  # noqa: E731
-        for part, estimates in in_batches(estimate_of, len(self.blocks), count):
-            for block, estimate in zip(self.blocks[part], estimates, strict=True):
-                inside, own = block.inside(depth)
-                total[inside] += window[own] * estimate[own]
-                weight[inside] += window[own]
+        total = torch.zeros_like(images[0])
+        weight = torch.zeros(depth, 1, 1, device=self.device)
+        for block in self.blocks:
+            inside, own = block.inside(depth)
+            weight[inside] += window[own]
+        for rows in margined_spans(height, tile, self.margin):
+            for columns in margined_spans(width, tile, self.margin):
+                seen = [image[:, rows.seen, columns.seen] for image in images]
+                estimate_of = lambda part, s=seen: self._estimate(s, sigma, self.blocks[part])  # noqa: E731
+                size = seen[0][0].numel()
+                count = batch_size(_BYTES_PER_PIXEL * size, self.device, _PIXELS_AT_ONCE // size)
+                for part, estimates in in_batches(estimate_of, len(self.blocks), count):
+                    for block, estimate in zip(self.blocks[part], estimates, strict=True):
+                        inside, own = block.inside(depth)
+                        kept = estimate[own, rows.own, columns.own]
+                        total[inside, rows.kept, columns.kept] += window[own] * kept
         return total / weight
 
     def _estimate(
-        self, state: torch.Tensor, sigma: float, blocks: list[Block], mirrored: tuple[int, ...]
+        self, images: list[torch.Tensor], sigma: float, blocks: list[Block]
     ) -> torch.Tensor:
+        state, inr, spectral, shown = images
         slices = torch.stack([block.slices for block in blocks]).to(self.device)
         nearest = torch.stack([block.nearest for block in blocks]).to(self.device)
         geometry = torch.stack([block.geometry for block in blocks]).to(self.device)
         filled = lambda value: torch.full((len(blocks),), value, device=self.device)  # noqa: E731
-        estimates = self.denoiser(
-            state[slices].flip(mirrored),
+        return self.denoiser(
+            state[slices],
             filled(float(sigma)),
-            self.inr[slices].flip(mirrored),
-            self.spectral[slices].flip(mirrored),
-            self.shown[nearest].flip(mirrored),
+            inr[slices],
+            spectral[slices],
+            shown[nearest],
             geometry,
             filled(float(self.noise)),
         )
-        return estimates.flip(mirrored)
 
     def agree(self, denoised: torch.Tensor, known: float) -> tuple[torch.Tensor, float]:
         """Make an estimate agree with the data.
