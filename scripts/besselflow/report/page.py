@@ -105,11 +105,9 @@ def themed_figure(draw: Callable[[Theme], Figure]) -> ThemedImage:
 
 
 def _figure_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    buffer.seek(0)
-    with Image.open(buffer) as image:
-        return _encode(image, quality=88)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return _encode(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), quality=88)
 
 
 def image_uri(pixels: np.ndarray, quality: int = 80) -> str:
