@@ -65,7 +65,7 @@ test-browser: $(VENV)/.installed-test
 	$(PYTEST) -m browser tests/browser
 
 test-slurm: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm
+	OMP_NUM_THREADS=1 pytest -o cache_dir=.pytest_cache/slurm -m slurm $(AGAIN) tests/slurm
 
 test-gpu: $(VENV)/.installed-test
 	pytest -m gpu tests/gpu tests/test_projection.py
