@@ -6,12 +6,16 @@ the network or a spreadsheet does to a sample gets past all of them, and that al
 
 import os
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from besselflow.checks import describe_rejections
+from besselflow.checks import check_samples, describe_rejections
+from besselflow.sample_sheet import read_sheet
+from lab import without_privileges
 from test_checks import POSITIONS, Lab, Z, truncate, volume, write_tiff
 
 SHAPE = (3, 32, 36)
@@ -260,15 +264,36 @@ def test_broken_input_is_refused_with_a_remedy_and_alone(lab, kind):
         assert "Traceback" not in line
 
 
-PERMISSION = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-
-
-@PERMISSION
-@pytest.mark.parametrize("column", ["acquisition", "stage_positions", "ground_truth"])
-def test_files_that_may_not_be_read(lab, column):
-    (lab.folder / lab.test[column]).chmod(0)
-    (problem,) = lab.check(lab.test, lab.train).rejected["a"]
+@pytest.mark.parametrize("place", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("acquisition", "b.tif"),
+        ("stage_positions", "b.csv"),
+        ("ground_truth", "b.tif"),
+        ("beam_profile", "b.csv"),
+    ],
+)
+def test_what_may_not_be_read_leaves_the_other_samples_alone(column, name, place):
+    # Nobody else may enter the folders of pytest.
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder))
+        lab.folder.chmod(0o755)
+        locked = lab.folder / "theirs" / name
+        locked.parent.mkdir()
+        locked.write_bytes(b"II*\0")
+        (locked if place == "file" else locked.parent).chmod(0)
+        row = lab.test | {"sample": "b", "ground_truth": "", column: f"theirs/{name}"}
+        # What Python loads only now may be as locked as the rest.
+        assert lab.check(lab.test).rejected == {}
+        sheet = lab.write_sheet(lab.test, row)
+        with without_privileges():
+            checked = check_samples(read_sheet(sheet))
+        locked.parent.chmod(0o755)
+    assert [sample.name for sample in checked.tests] == ["a"]
+    (problem,) = checked.rejected["b"]
     assert problem.column == column and "permission denied" in problem.message
+    assert "readable" in problem.remedy
 
 
 def test_unusual_but_sound_input_passes(lab):

@@ -338,7 +338,7 @@ def _remembered(samples: tuple[Sample, ...], rejected: dict, results: Path) -> l
 
 def _check_prior(chosen: str) -> None:
     """Complain about a prior that is not there, before anything is computed."""
-    if chosen in _PRIORS or Path(chosen).is_file():
+    if chosen in _PRIORS or os.path.isfile(chosen):
         return
     raise InputError(
         f'prior.weights in the configuration: "{chosen}" is no file; give the path of a '
@@ -390,7 +390,7 @@ def _check_shipped() -> None:
 
 def _check_writable(results: Path) -> None:
     """Complain about a folder that nothing can be written to, before anything is computed."""
-    place = next(path for path in (results, *results.absolute().parents) if path.exists())
+    place = next(path for path in (results, *results.absolute().parents) if os.path.exists(path))
     if not os.access(place, os.W_OK):
         raise InputError(
             f'results in the configuration: "{results}" can\'t be written, since {place} is '

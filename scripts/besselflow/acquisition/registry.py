@@ -65,9 +65,9 @@ def recognise(path: Path | str) -> Reader | None:
         The path does not exist, is empty, or is not readable.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file; correct the path")
     try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file; correct the path")
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(
                 f"{path}: the file is empty (0 bytes); copy it again from the microscope"

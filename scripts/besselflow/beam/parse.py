@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -43,9 +44,9 @@ def parse_beam_profile(spec: str, base_dir: Path | str = ".") -> AxialProfile:
     if split_tiff(spec):
         return read_bead_scan(str(Path(base_dir) / spec)).profile
     match, path = _MODEL.match(spec), Path(base_dir) / spec
-    if match and not path.exists():
+    if match and not os.path.exists(path):
         return _parse_model(spec, match)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f'beam profile "{spec}" is neither a model ({_model_examples()}) nor an existing file; '
             f"give one of the models, or the path of a CSV with the columns dz_um,weight or of a "

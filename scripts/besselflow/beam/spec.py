@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def file_of(spec: str | None) -> Path | None:
         return None
     split = split_tiff(spec)
     path = Path(split[0] if split else spec)
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def absolute_spec(spec: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,11 +158,26 @@ def _check_estimable(row: Row, column: str) -> None:
 
 def _resolve(row: Row, cell: str) -> Path:
     """Return the absolute path of a cell: from the sheet's folder, or else where that exists."""
-    path = Path(cell).expanduser()
+    # Unlike pathlib's, these functions raise for no text: an unknown user, a folder that may not be
+    # entered, or a name that is too long would spoil the other rows.
+    path = Path(os.path.expanduser(cell))
     beside_sheet = row.sheet.absolute().parent / path
-    if not beside_sheet.exists() and path.absolute().exists():
+    if not os.path.exists(beside_sheet) and os.path.exists(path):
         return path.absolute()
     return beside_sheet
+
+
+def _report_locked(row: Row, column: str, path: Path) -> bool:
+    """Report a path that can't be looked at, so that nobody knows what is there."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        remedy = "make it readable, and the folders above it"
+        row.report(column, f"permission denied ({path})", remedy)
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def read_path(row: Row, column: str, folders: bool = False) -> Path | None:
@@ -174,10 +190,10 @@ def read_path(row: Row, column: str, folders: bool = False) -> Path | None:
         return None
     path = _resolve(row, cell)
     _refuse_placeholder(row, column, path)
-    if path.is_dir():
+    if os.path.isdir(path):
         if not folders:
             row.report(column, "this is a folder", "give the path of a file")
-    elif not path.is_file():
+    elif not _report_locked(row, column, path) and not os.path.isfile(path):
         row.report(
             column,
             f"no such file ({path})",
@@ -259,16 +275,17 @@ def _read_optics(row: Row, column: str, remedy: str) -> str | None:
     """Return a model as it stands, or the absolute path of a file with the options behind it."""
     cell = row.cells[column]
     path = _resolve(row, cell)
-    if path.is_file():
+    if os.path.isfile(path):
         _refuse_placeholder(row, column, path)
         return str(path)
     split = split_tiff(cell)
     if split:
         path = _resolve(row, split[0])
-        if path.is_file():
+        if os.path.isfile(path):
             _refuse_placeholder(row, column, path)
             return f"{path}:{split[1]}" if split[1] else str(path)
     elif _MODEL.match(cell):
         return cell
-    row.report(column, f"neither a model nor an existing file ({path})", f"write {remedy}")
+    if not _report_locked(row, column, path):
+        row.report(column, f"neither a model nor an existing file ({path})", f"write {remedy}")
     return None
