@@ -14,7 +14,7 @@ from besselflow.config_docs import sheet_template
 from besselflow.draft import core_of, find_all, is_beads, is_truth, sample_name
 from besselflow.errors import InputError
 from besselflow.sample_sheet import read_sheet
-from test_open_formats import write_ome_tiff
+from test_open_formats import split_ome_tiff, write_ome_tiff
 from tiny_runs import ROOT
 from vendor_files import (
     counts,
@@ -225,6 +225,26 @@ def test_core_of_names(tmp_path, names, core):
 def test_kinds_by_name(tmp_path):
     assert is_truth(tmp_path / "a_point-scan.tif") and not is_truth(tmp_path / "a_scan.tif")
     assert is_beads(tmp_path / "PSF 1.tif") and not is_beads(tmp_path / "beadless.tif")
+
+
+def test_long_names_are_cut_and_stay_unique(tmp_path):
+    taken = set()
+    names = [sample_name(tmp_path / f"{'x' * 100}_{i}.tif", taken) for i in range(12)]
+    assert len(taken) == 12 and max(map(len, names)) == 100
+
+
+@pytest.mark.parametrize("place", [".", "session", "link"])
+def test_links_and_relative_paths_show_everything_once(tmp_path, monkeypatch, place):
+    (tmp_path / "session").mkdir()
+    split_ome_tiff(tmp_path / "session", [f"t{i}.ome.tif" for i in range(3)])
+    (tmp_path / "session" / "latest").symlink_to("..")
+    (tmp_path / "link").symlink_to("session")
+    monkeypatch.chdir(tmp_path)
+    write_bruker(tmp_path / "session" / "scan", DATA, 0.0, ZS)
+    (tmp_path / "session" / "best").symlink_to("scan")
+    scan, series = find_all(place).images
+    assert (scan.path.name, series.path.name) == ("scan", "t0.ome.tif")
+    assert series.data.shape[0] == 3
 
 
 def test_names_of_samples_are_unique_and_plain(tmp_path):

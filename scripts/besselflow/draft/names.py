@@ -70,11 +70,12 @@ def sample_name(path: Path, taken: set[str]) -> str:
         Names in use, in lower case; the new one is added.
     """
     own = _plain(stem_of(path))
-    candidates = [own, f"{_plain(path.parent.name)}-{own}".strip("-._")]
-    candidates += [f"{candidates[1]}-{number}" for number in range(2, len(taken) + 3)]
-    name = next(
-        name[:_LONGEST] for name in candidates if name and name[:_LONGEST].lower() not in taken
-    )
+    longer = f"{_plain(path.parent.name)}-{own}".strip("-._")
+    candidates = [own[:_LONGEST], longer[:_LONGEST]]
+    for number in range(2, len(taken) + 3):
+        end = f"-{number}"
+        candidates.append(longer[: _LONGEST - len(end)] + end)
+    name = next(name for name in candidates if name and name.lower() not in taken)
     taken.add(name.lower())
     return name
 

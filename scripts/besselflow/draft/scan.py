@@ -60,24 +60,41 @@ def find_all(directory: Path | str) -> Found:
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; correct the path")
-    found, members = Found(), set()
+    found, members, seen = Found(), set(), set()
     if _take_folder(directory, found):
         return found
     for place, names, files in os.walk(directory, followlinks=True):
         folder = Path(place)
+        # A link may lead back to where it came from, or to what is found without it.
+        if folder.resolve() in seen:
+            names.clear()
+            continue
+        seen.add(folder.resolve())
+        names.sort(key=lambda name: ((folder / name).is_symlink(), name))
         if {"report.html", "metrics.tsv"} <= set(files):
             names.clear()
             continue
-        whole = [
-            name for name in names if name.startswith(".") or _take_folder(folder / name, found)
+        names[:] = [
+            name
+            for name in names
+            if not name.startswith(".") and not _take_once(folder / name, found, seen)
         ]
-        names[:] = sorted(name for name in names if name not in whole)
         for name in sorted(files, key=natural_key):
             path = folder / name
-            if not name.startswith(".") and path not in members:
-                members.update(_take_file(path, found))
+            if not name.startswith(".") and path.resolve() not in members:
+                members.update(part.resolve() for part in _take_file(path, found))
     found.images.sort(key=lambda image: natural_key(str(image.path)))
     return found
+
+
+def _take_once(folder: Path, found: Found, seen: set[Path]) -> bool:
+    """Note a folder that is one acquisition, unless it was seen; return whether that is all."""
+    if folder.resolve() in seen:
+        return True
+    whole = _take_folder(folder, found)
+    if whole:
+        seen.add(folder.resolve())
+    return whole
 
 
 def _take_folder(folder: Path, found: Found) -> bool:
