@@ -88,6 +88,22 @@ def test_raw_file_of_another_size(tmp_path):
         open_acquisition(tmp_path)
 
 
+def test_channels_that_the_xml_does_not_tell_of(tmp_path):
+    xml = write_thorlabs(tmp_path, DATA) / "Experiment.xml"
+    xml.write_text(xml.read_text().replace('Set="3"', 'Set="1"'))
+    with pytest.raises(InputError, match=r"it holds 30 images .* states 15 .* other channels"):
+        open_acquisition(tmp_path)
+
+
+def test_last_volume_of_a_stream_that_was_stopped(tmp_path):
+    xml = write_thorlabs(tmp_path, DATA) / "Experiment.xml"
+    raw = xml.with_name("Image_0001_0001.raw")
+    # Two slices of two channels of a fourth volume.
+    raw.write_bytes(raw.read_bytes() + bytes(2 * 2 * 2 * 18 * 20))
+    xml.write_text(xml.read_text().replace('frames="15"', 'frames="17"'))
+    np.testing.assert_array_equal(open_acquisition(tmp_path).data.compute(), DATA)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -135,14 +135,15 @@ def _read_raw(raw: Path, size: tuple[int, int], layout: _Layout, channels: int) 
     slots = layout.slices + layout.flyback
     shape = (layout.times, slots, channels, *size)
     expected, found = 2 * math.prod(shape), raw.stat().st_size
-    # A scan that was stopped, or the last volume of a stream, may have further frames.
-    if found < expected or (found - expected) % (2 * math.prod(size)):
-        frames = found / (2 * math.prod(size))
+    frame = 2 * math.prod(size)
+    # The last volume of a stream may be unfinished. More than that are channels or slices that the
+    # XML does not tell of, and all frames would be taken for others.
+    if not 0 <= found - expected < slots * channels * frame or (found - expected) % frame:
         raise InputError(
-            f"{raw}: it holds {frames:g} images of {size[0]} x {size[1]} pixels, but {_XML} states "
-            f"{expected // (2 * math.prod(size))} ({layout.times} time points x {slots} slices x "
+            f"{raw}: it holds {found / frame:g} images of {size[0]} x {size[1]} pixels, but {_XML} "
+            f"states {expected // frame} ({layout.times} time points x {slots} slices x "
             f"{channels} channels); copy the file again, or correct {_XML} where the scan was "
-            f"stopped early"
+            f"stopped early or other channels were saved"
         )
     data = np.memmap(raw, dtype="<u2", mode="r", shape=shape)
     lazy = da.from_array(
