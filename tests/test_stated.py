@@ -82,6 +82,23 @@ def test_positions_that_disagree_are_both_shown(lab, stated, words):
     assert checked.tests[0].positions_um == tuple(POSITIONS)
 
 
+@pytest.mark.parametrize(
+    ("slices", "shown"),
+    [(np.arange(20) + 4.0, "slices from 4 to 23 um"), (-np.arange(20), "slices from 0 to -19 um")],
+)
+def test_ground_truth_that_counts_from_elsewhere_is_no_silent_shift(lab, slices, shown):
+    write_stated(lab.folder / "a.tif", volume(0, (3, 32, 36)))
+    write_stated(lab.folder / "a_truth.tif", volume(1), slices)
+    row = {"stage_positions": ""}
+    problem = lab.problem(**row)
+    assert problem.column == "stage_positions"
+    assert shown in problem.message and "positions from 2.5 to 14.5 um" in problem.message
+    for known in (row | {"overrule": "yes"}, {"stage_positions": "a.csv"}):
+        assert lab.check(lab.test | known).rejected == {}
+    write_stated(lab.folder / "a_truth.tif", volume(1), np.arange(20))
+    assert lab.check(lab.test | row).rejected == {}
+
+
 def test_noise_of_the_stage_is_no_disagreement(lab):
     write_stated(lab.folder / "a.tif", volume(0, (3, 32, 36)), np.add(POSITIONS, [0.1, -0.1, 0.2]))
     assert lab.check(lab.test).rejected == {}

@@ -159,6 +159,7 @@ def _check_test(findings: Findings) -> tuple[Acquisition | None, Acquisition | N
     _check_lateral(findings, profile, voxel_size)
     if truth is not None:
         _check_truth(findings, truth, stack)
+        _check_origin(findings, truth, stack)
         if profile is not None and positions is not None and spacing is not None:
             _check_seen(findings, truth, profile, positions, spacing)
     return stack, truth
@@ -413,6 +414,28 @@ def _check_truth(findings: Findings, truth: Acquisition, stack: Acquisition | No
                 "crop or resample it to the field of view of the acquisition",
             )
     _check_planes(findings, "ground_truth", truth)
+
+
+def _check_origin(findings: Findings, truth: Acquisition, stack: Acquisition | None) -> None:
+    """Refuse positions from the acquisition where the slices don't count from 0 upwards, too."""
+    sample = findings.sample
+    if stack is None or sample.stage_positions is not None or sample.overrule:
+        return
+    slices, positions = truth.positions_um, stack.positions_um
+    if slices is None or positions is None:
+        return
+    steps = np.diff(slices)
+    if abs(slices[0]) <= TOLERANCE * np.abs(steps).mean() and (steps > 0).all():
+        return
+    findings.report(
+        "stage_positions",
+        "",
+        f"the acquisition states positions from {positions[0]:g} to {positions[-1]:g} um, and the "
+        f"ground truth ({truth.path}) slices from {slices[0]:g} to {slices[-1]:g} um, which count "
+        f"as 0 um and upwards",
+        "write a stage CSV that counts from the first slice, or yes into the column overrule where "
+        "the acquisition does",
+    )
 
 
 def _check_seen(

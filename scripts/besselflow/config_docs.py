@@ -91,8 +91,9 @@ projection,z_um
 
 `projection` counts from 0 in the order of the stack; `z_um` is the position of the beam in
 micrometres. Where there is a ground truth, z = 0 is the centre of its first slice, and a stage
-CSV is needed unless the acquisition counts from there. The spacing may be uneven. Without a CSV,
-the positions are those that the acquisition states.
+CSV is needed unless the acquisition counts from there, too: where the files of both state positions
+and the slices begin elsewhere or run downwards, the check asks for one. The spacing may be uneven.
+Without a CSV, the positions are those that the acquisition states.
 
 ### Beam profile
 
@@ -141,7 +142,7 @@ really stands. Left empty, the slices are as far apart as the pixels are wide (m
 but at least an eighth of the stage step (the median distance of the positions), since finer ones
 hold nothing that was measured; the log of `preprocess` says what was chosen. The first and the last
 slice are the outermost that any projection sees. With a ground truth, its slices are those of the
-output, and their distance has to be given.
+output, and their distance has to be given where its file doesn't state it.
 
 ### Lateral blur
 
