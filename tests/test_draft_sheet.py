@@ -198,6 +198,18 @@ def test_nothing_there(tmp_path):
         draft_sheet.main(tmp_path / "x", tmp_path / "s.tsv")
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_of_other_spreadsheets_are_named(tmp_path, separator):
+    write_stack(tmp_path / "m.tif")
+    text = STAGE.replace(",", separator).replace(".", ",").replace("\n", "\r\n")
+    (tmp_path / "m_stage.csv").write_text(text, encoding="utf-8-sig")
+    said = draft_sheet.main(tmp_path, tmp_path / "s.tsv")
+    assert re.search(r"m_stage\.csv: its columns are not separated by commas; save it as", said)
+    (tmp_path / "m_stage.csv").write_text(STAGE.replace("\n", "\r\n"), encoding="utf-8-sig")
+    said = draft_sheet.main(tmp_path, tmp_path / "s.tsv", force=True)
+    assert "stage positions: m_stage.csv" in said and "left out" not in said
+
+
 def test_images_of_unfinished_rows_are_looked_at(tmp_path):
     dark = np.zeros((4, 32, 36), np.uint16)
     tifffile.imwrite(tmp_path / "dark.tif", dark, photometric="minisblack")
@@ -239,6 +251,7 @@ def test_links_and_relative_paths_show_everything_once(tmp_path, monkeypatch, pl
     split_ome_tiff(tmp_path / "session", [f"t{i}.ome.tif" for i in range(3)])
     (tmp_path / "session" / "latest").symlink_to("..")
     (tmp_path / "link").symlink_to("session")
+    (tmp_path / "session" / "lost.csv").symlink_to("nowhere.csv")
     monkeypatch.chdir(tmp_path)
     write_bruker(tmp_path / "session" / "scan", DATA, 0.0, ZS)
     (tmp_path / "session" / "best").symlink_to("scan")

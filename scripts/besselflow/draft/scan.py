@@ -171,18 +171,27 @@ def _take_images(path: Path, found: Found) -> tuple[Path, ...]:
 
 
 def _take_table(path: Path, found: Found) -> None:
-    if path.stat().st_size > _TABLE_BYTES:
-        return
     try:
+        if path.stat().st_size > _TABLE_BYTES:
+            return
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = (row for row in csv.reader(file) if row and not row[0].startswith("#"))
-            header = {cell.strip() for cell in next(rows, [])}
+            first = next(rows, [])
     except (OSError, UnicodeDecodeError, csv.Error):
         return
-    if {"projection", "z_um"} <= header:
-        found.stages.append(path)
-    elif {"dz_um", "weight"} <= header:
-        found.beams.append(path)
+    header = {cell.strip() for cell in first}
+    otherwise = {cell.strip(' "') for cell in re.split(r"[;|\t]", ",".join(first))}
+    for columns, place in (
+        ({"projection", "z_um"}, found.stages),
+        ({"dz_um", "weight"}, found.beams),
+    ):
+        if columns <= header:
+            place.append(path)
+        elif columns <= otherwise:
+            found.left_out[path] = (
+                "its columns are not separated by commas; save it as comma-separated text, with "
+                "decimal points"
+            )
 
 
 def _reason(error: InputError, path: Path) -> str:
