@@ -123,6 +123,17 @@ def test_ome_tiff_in_several_files(tmp_path):
         open_acquisition(tmp_path / "t0.ome.tif")
 
 
+def test_ome_tiff_whose_metadata_lie_elsewhere(tmp_path):
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<BinaryOnly MetadataFile="set.companion.ome" UUID="urn:uuid:1"/></OME>'
+    )
+    path = tmp_path / "part.ome.tif"
+    tifffile.imwrite(path, DATA[0, 0], photometric="minisblack", description=xml, metadata=None)
+    with pytest.raises(InputError, match=r"lies in another file, set\.companion\.ome; give"):
+        open_acquisition(path)
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_ome_zarr(tmp_path, version):
     found = open_acquisition(write_ome_zarr(tmp_path / "a.zarr", DATA, version))

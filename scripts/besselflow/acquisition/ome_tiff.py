@@ -46,6 +46,12 @@ def read_ome_tiff(path: Path) -> Acquisition:
         parts = {part.filehandle.path for part in _parents(tif)} or {str(path)}
     pixels = _first(root, "Pixels")
     if pixels is None:
+        elsewhere = _first(root, "BinaryOnly")
+        if elsewhere is not None:
+            raise InputError(
+                f"{path}: its OME-XML lies in another file, {elsewhere.get('MetadataFile')}; give "
+                f"that one where it is a TIFF, or export the set as one OME-TIFF"
+            )
         raise InputError(f"{path}: its OME-XML describes no pixels; export it again")
     voxel, unknown = _voxel_size(pixels)
     sources = {"pixel size": "PhysicalSizeY and PhysicalSizeX"} if None not in voxel[1:] else {}
