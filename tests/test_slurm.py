@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from besselflow import device, slurm
 from besselflow.errors import InputError
 from besselflow.slurm import QueuedJob, cancel, gpus_per_job, job_prefix, jobs_of, was_given_gpu
+from tiny_runs import ROOT
 
 
 @pytest.fixture
@@ -179,3 +181,20 @@ def test_without_a_given_gpu_the_cpu_will_do(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
     assert device.select_device(1).type == "cpu"
+
+
+def test_the_documented_line_makes_the_profile_known_by_its_name(tmp_path):
+    def link(home):
+        command = ["make", "--silent", "-C", str(ROOT), "slurm-profile"]
+        said = {"env": os.environ | {"XDG_CONFIG_HOME": str(home)}, "capture_output": True}
+        return subprocess.run(command, text=True, **said)
+
+    for _ in range(2):
+        assert link(tmp_path / "home").returncode == 0
+        made = tmp_path / "home" / "snakemake" / "slurm"
+        assert made.is_symlink() and made.resolve() == ROOT / "profiles" / "slurm"
+    own = tmp_path / "other" / "snakemake" / "slurm"
+    own.mkdir(parents=True)
+    refused = link(tmp_path / "other")
+    assert refused.returncode != 0 and "move it away first" in refused.stdout
+    assert own.is_dir() and not own.is_symlink()
