@@ -47,6 +47,22 @@ def test_volumes_slices_and_channels(tmp_path, flyback):
     assert any("flyback" in note for note in found.notes) == bool(flyback)
 
 
+@pytest.mark.parametrize("flyback", [0, 2])
+def test_volumes_of_older_versions(tmp_path, flyback):
+    header = scanimage_header(4, ZS, 2, 3, flyback=flyback)
+    newer = ("numFramesPerVolume", "actualNum")
+    header = {key: value for key, value in header.items() if not any(n in key for n in newer)}
+    header |= {
+        "SI.hStackManager.numSlices": 4,
+        "SI.hFastZ.numFramesPerVolume": 4 + flyback,
+        "SI.hFastZ.discardFlybackFrames": flyback == 0,
+        "SI.hFastZ.numDiscardFlybackFrames": 2,
+    }
+    write_scanimage(tmp_path / "a.tif", scanimage_pages(DATA, flyback=flyback), header)
+    found = open_acquisition(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found.data.compute(), DATA)
+
+
 @pytest.mark.parametrize("flyback", [0, 1])
 def test_frames_per_slice_are_averaged_or_kept(tmp_path, flyback):
     path = write(tmp_path / "a.tif", repeats=3, flyback=flyback)

@@ -219,16 +219,29 @@ def _layout(
             f"{path}: {name} lists {len(positions)} positions, but {slices} slices were recorded; "
             f"export the stack as TIFF and write a stage CSV"
         )
+    flyback = _flyback(header, fast, slices * repeats)
+    sources = {} if positions is None else {"stage positions": name}
+    return _Layout(slices, repeats, flyback), positions, sources
+
+
+def _flyback(header: dict[str, Any], fast: bool, frames: int) -> int:
+    """Return how many frames after those of its slices end each volume.
+
+    `discardFlybackFrames` comes last: some versions say that they discard what they have written.
+    """
     whole = header.get(_STACK + "numFramesPerVolume")
     with_flyback = header.get(_STACK + "numFramesPerVolumeWithFlyback")
     if whole is not None and with_flyback is not None:
-        flyback = int(with_flyback) - int(whole)
-    elif fast and header.get("SI.hFastZ.discardFlybackFrames"):
-        flyback = _integer(header.get("SI.hFastZ.numDiscardFlybackFrames"), 0)
-    else:
-        flyback = 0
-    sources = {} if positions is None else {"stage positions": name}
-    return _Layout(slices, repeats, max(0, flyback)), positions, sources
+        return max(0, int(with_flyback) - int(whole))
+    if not fast:
+        return 0
+    # Older versions state the frames of a volume, those of the flyback included, elsewhere.
+    older = _integer(header.get("SI.hFastZ.numFramesPerVolume"), 0)
+    if older >= frames:
+        return older - frames
+    if header.get("SI.hFastZ.discardFlybackFrames"):
+        return _integer(header.get("SI.hFastZ.numDiscardFlybackFrames"), 0)
+    return 0
 
 
 def _positions(header: dict[str, Any]) -> tuple[np.ndarray | None, str]:
