@@ -6,8 +6,9 @@ is given more (`Need.at`).
 
 Memory is what the process itself takes, PyTorch included, plus what grows with the data: some
 number of bytes per voxel of the array that a stage holds at once. That is one work unit (a tile
-with its halo and all slices) for a stage that works unit by unit, and one time point and channel of
-the sample for the others. Time is proportional to the voxels of all that a job works through. The
+with its halo and all slices) for a stage that works unit by unit. The others work through a time
+point and channel block by block, and hold no more than a number of its planes, whatever its depth.
+Time is proportional to the voxels of all that a job works through. The
 numbers come from `benchmarks/*.tsv` of finished samples and from `tests/benchmarks/README.md`, for
 two cores; nodes differ, so that time has a generous margin.
 """
@@ -74,7 +75,13 @@ _ONCE = (
     "evaluate",
     "report_sample",
 )
-_BY_UNIT = ("interpolation", "spectral", "richardson_lucy", "variational", "fit_inr", "refine")
+_BY_UNIT = (
+    *("interpolation", "spectral", "richardson_lucy", "variational"),
+    *("fit_inr", "refine", "safeguard"),
+)
+# What a stage that works block by block holds of a large volume, by "Cost of large volumes" in
+# tests/benchmarks/README.md: its peak grows with the images and not with their number.
+_VOXELS_HELD, _PLANES_HELD = 2**26, 16
 # Slices whose activations a U-Net holds at once, how many feature maps of full size, and the
 # seconds on two cores per slice of 64 x 64 pixels and evaluation.
 _NETWORK_SLICES, _NETWORK_MAPS, _NETWORK_SECONDS = 8, 20, 1 / 430
@@ -298,7 +305,11 @@ def _need(held_bytes: float, seconds: float) -> Need:
 def _voxels(stage: str, extent: Extent, config: Config, shards: int) -> tuple[int, int, int]:
     """Return the voxels held at once, those that a job works through, and its number of units."""
     if stage not in _BY_UNIT:
-        return extent.frame, extent.frames * extent.frame, extent.frames
+        held = extent.frame
+        if stage in _ONCE:
+            planes = _PLANES_HELD * extent.rows * extent.columns
+            held = min(held, max(_VOXELS_HELD, planes))
+        return held, extent.frames * extent.frame, extent.frames
     shape = (extent.times, extent.channels, extent.projections, extent.rows, extent.columns)
     units = list_units(shape, config.tiling.tile, config.tiling.halo)
     chain = config.tiling.chain
