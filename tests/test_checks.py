@@ -108,6 +108,13 @@ def test_images_without_content(lab, data, message):
     assert message in problem.message
 
 
+def test_an_offset_above_all_light(lab):
+    problem = lab.problem(offset="4000")
+    assert problem.column == "offset" and problem.value == "4000"
+    assert "the brightest has 3999 counts" in problem.message
+    assert lab.check(lab.test | {"offset": "89"}).rejected == {}
+
+
 def test_number_of_positions(lab):
     lab.write_stage([2.5, 8.5])
     problem = lab.problem()

@@ -274,6 +274,21 @@ def _check_planes(findings: Findings, column: str, stack: Acquisition) -> None:
             f"the images are constant ({planes[0].flat[0]} everywhere in {len(planes)} planes)",
             "check that light reached the detector, and that the right file was exported",
         )
+    elif column == "acquisition":
+        _check_offset(findings, stack, max(float(plane.max()) for plane in planes))
+
+
+def _check_offset(findings: Findings, stack: Acquisition, brightest: float) -> None:
+    """Compare the offset with the brightest pixel of some planes: all would be below no light."""
+    offset = findings.sample.offset
+    if isinstance(offset, float) and brightest <= offset:
+        findings.report(
+            "offset",
+            f"{offset:g}",
+            f"no pixel in some planes of {stack.path} is above it, and the brightest has "
+            f"{brightest:g} counts",
+            "write the counts of an unlit pixel",
+        )
 
 
 def _check_voxel_size(
