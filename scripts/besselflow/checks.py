@@ -236,7 +236,7 @@ def check_images(findings: Findings, stack: Acquisition) -> None:
             "acquisition",
             stack.path,
             f"{stack.gaps}, and would be read as zeros",
-            "copy the folder again from the microscope",
+            "copy the folder again, or write chunks of zeros, too, which Zarr leaves out",
         )
     _check_planes(findings, "acquisition", stack)
 
