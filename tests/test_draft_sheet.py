@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from besselflow.config_docs import sheet_template
 from besselflow.draft import core_of, find_all, is_beads, is_truth, sample_name
 from besselflow.errors import InputError
 from besselflow.sample_sheet import read_sheet
+from lab import without_privileges
 from test_open_formats import split_ome_tiff, write_ome_tiff
 from tiny_runs import ROOT
 from vendor_files import (
@@ -208,6 +211,25 @@ def test_tables_of_other_spreadsheets_are_named(tmp_path, separator):
     (tmp_path / "m_stage.csv").write_text(STAGE.replace("\n", "\r\n"), encoding="utf-8-sig")
     said = draft_sheet.main(tmp_path, tmp_path / "s.tsv", force=True)
     assert "stage positions: m_stage.csv" in said and "left out" not in said
+
+
+def test_what_may_not_be_read_is_named():
+    # Nobody else may enter the folders of pytest.
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        write_stack(place / "m.tif")
+        (place / "m_stage.csv").write_text(STAGE)
+        (place / "theirs").mkdir()
+        find_all(place)
+        for locked in ("m_stage.csv", "theirs"):
+            (place / locked).chmod(0)
+        with without_privileges():
+            found = find_all(place)
+        (place / "theirs").chmod(0o755)
+    assert [image.path.name for image in found.images] == ["m.tif"]
+    assert {path.name for path in found.left_out} == {"m_stage.csv", "theirs"}
+    assert all("permission denied" in reason for reason in found.left_out.values())
 
 
 def test_images_of_unfinished_rows_are_looked_at(tmp_path):

@@ -177,6 +177,9 @@ def _take_table(path: Path, found: Found) -> None:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = (row for row in csv.reader(file) if row and not row[0].startswith("#"))
             first = next(rows, [])
+    except PermissionError:
+        found.left_out[path] = "permission denied; make the file readable"
+        return
     except (OSError, UnicodeDecodeError, csv.Error):
         return
     header = {cell.strip() for cell in first}
