@@ -120,6 +120,12 @@ def test_stages_that_work_in_blocks_are_not_given_the_memory_of_a_volume(stage):
     assert deeper.memory_mb == need.memory_mb and deeper.minutes > need.minutes
 
 
+def test_a_training_volume_is_held_as_a_whole():
+    # Read, projected and reconstructed by `spectral`, 128 x 1024 x 1024 voxels took 2.22 GiB.
+    need = need_of("simulate_training", Extent(1, 1, 128, 128, 1024, 1024), CONFIG)
+    assert 1074 * 2.22 + 250 < need.memory_mb < 5000
+
+
 def test_a_default_tile_fits_a_usual_node():
     large = Extent(1, 2, 32, 256, 2048, 2048)
     for stage in UNIT_STAGES:

@@ -90,6 +90,8 @@ _REFERENCE_CHANNELS = 48
 _INR_STEP_SECONDS, _INR_COLUMNS = 0.03, 128
 # What a block of columns takes whose gradient is computed.
 _GRADIENT_BYTES = 400e6
+# Per voxel of a training volume: as it was read, as it is compared, and its reconstructions.
+_TRAINING_BYTES = 16
 # Seconds on two cores per step of the training of a prior with 4 blocks of 64 x 64 pixels.
 _TRAINING_STEP_SECONDS = 0.4
 _PHANTOM_SHAPE = (64, 96, 96)
@@ -248,7 +250,10 @@ def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need
     if stage == "simulate_training":
         # It does to a simulated acquisition what the stages below do to a measured one.
         parts = [need_of(part, extent, config) for part in ("spectral", "fit_inr")]
-        return Need(max(part.memory_mb for part in parts), sum(part.minutes for part in parts))
+        # Unlike them, it holds whole volumes, of all channels.
+        volumes_mb = _TRAINING_BYTES * extent.channels * extent.frame / 1e6
+        memory_mb = max(part.memory_mb for part in parts) + volumes_mb
+        return Need(memory_mb, sum(part.minutes for part in parts))
     if stage == "train_prior":
         return _training_need(_NETWORK_SLICES * config.prior.patch**2, config.prior)
     if stage == "train_microdiffusion":
