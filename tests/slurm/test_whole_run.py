@@ -1,12 +1,15 @@
 """A whole run on a real cluster: its volumes, its jobs, and a sample that fails beside it."""
 
+import csv
 import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
+import make_demo
 from besselflow.slurm import job_prefix
 from besselflow.store import open_volume
 from cluster_runs import APART, ClusterFacility, jobs_of_run
@@ -93,15 +96,23 @@ def test_a_sample_is_a_handful_of_jobs_that_hold_no_gpu(whole):
     assert {(gpus, partition) for *_, gpus, partition in whole.jobs} == {("N/A", "main")}
 
 
-def test_a_tiny_sample_is_a_single_job_with_the_same_volume(whole, cluster, tmp_path):
+def test_each_sample_of_the_demo_is_a_single_job(whole, cluster, tmp_path):
     facility = ClusterFacility(tmp_path, **SETTINGS)
+    with open(make_demo.main(tmp_path, (18, 32, 32), (18, 32, 32)), encoding="utf-8") as sheet:
+        facility.rows = {row["sample"]: row for row in csv.DictReader(sheet, delimiter="\t")}
+    names = [name for name, row in facility.rows.items() if row["role"] == "test"]
     facility.add_test("known", step_um=1.5)
     spoil_second_projection(facility.add_test("spoilt", seed=6, step_um=3.0))
     done = facility.submit("--retries", "0")
     assert done.returncode != 0
+    assert done.stdout.count("  sample: ") == 1
     assert "  sample: spoilt\n    stage:  preprocess\n    reason: " in done.stdout
     jobs = jobs_of_run(job_prefix(facility.results), *JOB_FIELDS)
-    assert sorted(state for _, state, *_ in jobs) == ["COMPLETED", "FAILED"]
+    assert sorted(state for _, state, *_ in jobs) == ["COMPLETED"] * 5 + ["FAILED"]
+    scores = pd.read_csv(facility.results / "metrics.tsv", sep="\t")
+    assert len(names) == 4 and set(scores["sample"]) == {*names, "known"} - {"vessels-unknown"}
+    for name in names:
+        assert (facility.results / name / "report.html").stat().st_size > 10_000
     found, expected = (
         np.asarray(open_volume(each.results / "known" / "volume.ome.zarr").data)
         for each in (facility, whole.local)
