@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -19,7 +20,7 @@ from besselflow.diffusion.sampling import DenoisedUnit, sample_posterior
 from tiny_priors import tiny_denoiser, toy_acquisition
 
 CPU = torch.device("cpu")
-CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3))
+CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3), (1.5, 1.0, 0.5))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,6 +47,7 @@ def test_prior_round_trip(tmp_path, calibration):
     else:
         spread = np.array([0.005, 0.03, 0.5], np.float32)
         np.testing.assert_array_equal(loaded.calibration(spread), calibration(spread))
+        assert list(loaded.calibration.gains) == list(calibration.gains)
     for name, weights in denoiser.state_dict().items():
         found = loaded.denoiser.state_dict()[name]
         assert found.dtype == torch.float32
@@ -129,6 +131,38 @@ def test_calibration_of_few_voxels_and_of_no_spread(size):
     for spread in (np.zeros(size), np.full(size, 0.1)):
         std = Calibration.fit([errors], [spread])(spread)
         np.testing.assert_allclose(std, 0.2 / 1.6448536, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(24, 40, 36), (16, 12, 40)])
+def test_a_deviation_gets_the_power_of_the_error_in_every_ring(shape):
+    """Errors are smooth and samples white, as those of a network are that sees more than it may."""
+    rng = np.random.default_rng(0)
+    spread = np.full(shape, 0.01, np.float32)
+
+    def part():
+        error = 0.03 * gaussian_filter(rng.standard_normal(shape), 0.7) / 0.35
+        return error, spread, 0.01 * rng.standard_normal(shape)
+
+    calibration = Calibration.fit(*zip(part(), part(), strict=True))
+    assert calibration.gains[0] > 3 * calibration.gains[8]
+    error, _, deviation = part()
+    enlarged = calibration.enlarge(deviation, spread)
+    ratio = enlarged.std() / error.std()
+    assert ratio == pytest.approx(1, abs=0.1)
+    powers = [np.square(dctn(each, norm="ortho")) for each in (enlarged, error)]
+    axes = np.meshgrid(*[np.arange(n) / (2 * n) for n in shape], indexing="ij")
+    radius = np.sqrt(sum(axis**2 for axis in axes))
+    for low in np.arange(0.1, 0.5, 0.1):
+        ring = (radius >= low) & (radius < low + 0.1)
+        found, expected = (power[ring].mean() for power in powers)
+        assert abs(10 * np.log10(found / expected)) < 1.5
+
+
+def test_a_deviation_without_gains_is_enlarged_as_the_standard_deviation():
+    spread = np.array([[[0.01, 0.1]]], np.float32)
+    calibration = Calibration((0.01, 0.1), (0.02, 0.3))
+    deviation = np.array([[[0.5, -1.0]]], np.float32)
+    np.testing.assert_allclose(calibration.enlarge(deviation, spread), [[[1.0, -3.0]]], rtol=1e-5)
 
 
 def test_spread_is_smoothed_over_neighbouring_voxels():

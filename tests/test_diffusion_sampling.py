@@ -228,9 +228,12 @@ def test_samples_are_determined_by_the_seed(problem, truth):
 
 
 def test_more_samples_go_on_where_fewer_ended(problem, truth):
-    one = sample(problem, Oracle(truth, 0.5), samples=1)
-    three = sample(problem, Oracle(truth, 0.5), samples=3)
-    np.testing.assert_array_equal(one.sample, three.sample)
+    one, three = Oracle(truth, 0.5), Oracle(truth, 0.5)
+    sample(problem, one, samples=1)
+    sample(problem, three, samples=3)
+    assert len(three.states) - 1 == 3 * (len(one.states) - 1)
+    for (level, state), (same_level, same_state) in zip(one.states, three.states, strict=False):
+        assert level == same_level and torch.equal(state, same_state)
 
 
 def test_mean_is_the_estimate_from_the_inr(problem, truth):
@@ -277,7 +280,9 @@ def test_spread_is_that_of_the_samples(unheard, truth):
     last = [state for level, state in oracle.states if level == pytest.approx(lowest)]
     samples = np.stack([(0.5 * truth + 0.5 * state).numpy() for state in last])
     assert len(samples) == 4
-    np.testing.assert_allclose(found.sample, samples[0], atol=1e-5)
+    # One of four lies closer to their mean than to that of all.
+    deviation = math.sqrt(4 / 3) * (samples[0] - samples.mean(axis=0))
+    np.testing.assert_allclose(found.sample, found.mean + deviation, atol=1e-5)
     # Smoothed, for the variance of four numbers is a rough one.
     expected = np.sqrt(gaussian_filter(samples.var(axis=0, ddof=1), 1.0))
     assert expected.mean() > 1e-3
@@ -295,6 +300,25 @@ def test_calibration_turns_spread_into_a_standard_deviation(problem, truth):
     bare = sample(problem, Oracle(truth, 0.5), samples=2)
     np.testing.assert_array_equal(found.spread, bare.spread)
     np.testing.assert_allclose(found.std, 3 * np.maximum(bare.spread, 1e-6), rtol=1e-4)
+
+
+def test_a_calibrated_sample_lies_as_far_from_the_mean_as_is_stated(unheard, truth):
+    calibration = Calibration((0.001, 0.1), (0.003, 0.3))
+    found = sample(unheard, Oracle(truth, 0.5), samples=3, calibration=calibration)
+    bare = sample(unheard, Oracle(truth, 0.5), samples=3)
+    np.testing.assert_allclose(found.sample - found.mean, 3 * (bare.sample - bare.mean), atol=1e-4)
+    ratio = np.square(found.sample - found.mean).mean() / np.square(found.std).mean()
+    assert 0.7 < ratio < 1.3
+
+
+def test_a_calibrated_sample_agrees_with_the_data(problem, truth):
+    draw = lambda calibration: sample(  # noqa: E731
+        problem, Oracle(truth, 0.5), samples=3, calibration=calibration, error=0.05
+    )
+    bare, found = draw(None), draw(Calibration((0.001, 0.1), (0.1, 10.0)))
+    apart = bare.mean + 100 * (bare.sample - bare.mean)
+    assert chi2(problem, found.sample) < 1.1 < chi2(problem, apart)
+    assert np.abs(found.sample - found.mean).max() > 10 * np.abs(bare.sample - bare.mean).max()
 
 
 POSITIONS = {

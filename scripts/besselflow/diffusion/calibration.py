@@ -1,18 +1,22 @@
-"""From the spread of a few samples to a standard deviation that can be believed.
+"""From a few samples to a standard deviation and to a sample that can be believed.
 
 A network that was trained on volumes of finite number is surer than it should be, and the spread of
 four samples is a rough estimate itself. On training volumes the error is known: voxels are sorted
 by their spread, and each class of them is given the standard deviation whose 90 % interval holds
 90 % of its errors. What lies between the classes is interpolated.
+
+A sample is to deviate from the mean as the truth does. Its deviation is enlarged like the standard
+deviation, and in each ring of spatial frequency brought to the power that the error has there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
 
 _CLASSES, _FEWEST = 24, 200
@@ -22,6 +26,9 @@ _INTERVAL, _DEVIATIONS = 0.9, 1.6448536
 _SMALLEST = 1e-6
 # Over so many voxels the squared spread is averaged, for that of few samples is a noisy figure.
 _SMOOTHING = 1.0
+# Width of a ring in cycles per voxel, and how many there are; the last one has no upper bound.
+_RING, _RINGS = 0.05, 12
+_LEAST_GAIN, _MOST_GAIN = 0.1, 10.0
 
 
 @dataclass(frozen=True)
@@ -33,19 +40,30 @@ class Calibration:
     spreads, stds : sequence of float
         Increasing spreads, and the standard deviation at each of them; beyond the ends the ratio
         stays what it is there.
+    gains : sequence of float
+        Factors of the deviation of a sample in the rings of spatial frequency, beside that of the
+        standard deviation; empty for 1.
     """
 
     spreads: Sequence[float]
     stds: Sequence[float]
+    gains: Sequence[float] = ()
 
     @classmethod
-    def fit(cls, errors: Sequence[np.ndarray], spreads: Sequence[np.ndarray]) -> Calibration:
-        """Fit the curve to known errors.
+    def fit(
+        cls,
+        errors: Sequence[np.ndarray],
+        spreads: Sequence[np.ndarray],
+        deviations: Sequence[np.ndarray] = (),
+    ) -> Calibration:
+        """Fit curve and gains to known errors.
 
         Parameters
         ----------
-        errors, spreads : sequence of numpy.ndarray
-            Errors of posterior means, and spreads as from `spread_of`, of the same shapes.
+        errors, spreads : sequence of numpy.ndarray, shape (Z, Y, X)
+            Errors of posterior means, and spreads as from `spread_of`.
+        deviations : sequence of numpy.ndarray, shape (Z, Y, X)
+            How a sample of each deviates from the mean of all; empty for no gains.
         """
         error = np.abs(np.concatenate([np.ravel(each) for each in errors]))
         spread = np.concatenate([np.ravel(each) for each in spreads])
@@ -59,7 +77,11 @@ class Calibration:
                 continue
             levels.append(level)
             stds.append(max(bound, stds[-1] if stds else _SMALLEST))
-        return cls(tuple(levels), tuple(stds))
+        curve = cls(tuple(levels), tuple(stds))
+        if not deviations:
+            return curve
+        enlarged = [curve.enlarge(*each) for each in zip(deviations, spreads, strict=True)]
+        return replace(curve, gains=_gains(errors, enlarged))
 
     def __call__(self, spread: np.ndarray) -> np.ndarray:
         """Return the standard deviation of voxels, float32."""
@@ -67,6 +89,40 @@ class Calibration:
         at = np.log(np.maximum(spread, _SMALLEST))
         beyond = np.minimum(at - known[0], 0) + np.maximum(at - known[-1], 0)
         return np.exp(np.interp(at, known, stds) + beyond).astype(np.float32)
+
+    def enlarge(self, deviation: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """Make the deviation of a sample (Z, Y, X) from the mean one that can be believed."""
+        enlarged = self(spread) / np.maximum(spread, _SMALLEST) * deviation
+        if not self.gains:
+            return enlarged.astype(np.float32)
+        middles = (np.arange(len(self.gains)) + 0.5) * _RING
+        gains = np.exp(np.interp(_frequencies(enlarged.shape), middles, np.log(self.gains)))
+        return idctn(gains * dctn(enlarged, norm="ortho"), norm="ortho").astype(np.float32)
+
+
+def _gains(errors: Sequence[np.ndarray], deviations: Sequence[np.ndarray]) -> tuple[float, ...]:
+    """Return the square root of the power of errors relative to deviations, ring by ring.
+
+    Volumes count alike, however large their errors are.
+    """
+    logs, counts = np.zeros(_RINGS), np.zeros(_RINGS)
+    for error, deviation in zip(errors, deviations, strict=True):
+        ring = np.minimum(_frequencies(error.shape) / _RING, _RINGS - 1).astype(int).ravel()
+        power, own = (
+            np.bincount(ring, np.square(dctn(each, norm="ortho")).ravel(), _RINGS)
+            for each in (error, deviation)
+        )
+        found = (power > 0) & (own > 0)
+        logs[found] += np.log(power[found] / own[found])
+        counts[found] += 1
+    gains = np.exp(0.5 * logs / np.maximum(counts, 1))
+    return tuple(gains.clip(_LEAST_GAIN, _MOST_GAIN).tolist())
+
+
+def _frequencies(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the spatial frequency of each cosine of a volume, in cycles per voxel."""
+    axes = np.meshgrid(*(np.arange(n) / (2 * n) for n in shape), indexing="ij", sparse=True)
+    return np.sqrt(sum(axis**2 for axis in axes))
 
 
 def _bounds(spread: np.ndarray) -> list[int]:

@@ -16,7 +16,9 @@ projections shows a larger error, and the data weigh more. The step to the next 
 (Song et al., Denoising diffusion implicit models, ICLR 2021, with eta = 1).
 
 The mean of few samples would have the same expectation as the first estimate and a far larger
-variance (Rao-Blackwell); the spread of the samples is the standard deviation.
+variance (Rao-Blackwell); the spread of the samples is the standard deviation. Of one of them, the
+deviation from the mean of all is kept, as large as the calibration says, and made to agree with the
+data once more.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ class Posterior:
     spread, std : numpy.ndarray, shape (Z, Y, X)
         Spread of the samples, and the standard deviation that the prior's calibration makes of it.
     sample : numpy.ndarray, shape (Z, Y, X)
-        The first of the samples.
+        The first of the samples around this mean, as far from it as the calibration says.
     record : dict
         Evaluations, samples, and the errors that the steps assumed.
     """
@@ -292,8 +294,16 @@ def sample_posterior(
         "training_error": prior.error_at(BLIND),
         "assumed_error_of_a_sample": last_error,
     }
-    std = spread if prior.calibration is None else prior.calibration(spread)
-    return Posterior(mean.cpu().numpy(), spread, std, first.cpu().numpy(), record)
+    deviation = first - mean
+    if count > 1:
+        deviation = (first - total / count) * math.sqrt(count / (count - 1))
+    if prior.calibration is None:
+        found = mean.cpu().numpy()
+        return Posterior(found, spread, spread, found + deviation.cpu().numpy(), record)
+    enlarged = torch.from_numpy(prior.calibration.enlarge(deviation.cpu().numpy(), spread))
+    believable, _ = unit.agree(mean + enlarged.to(device), prior.error_at(BLIND))
+    std, sample = prior.calibration(spread), believable.cpu().numpy()
+    return Posterior(mean.cpu().numpy(), spread, std, sample, record)
 
 
 def noise_levels(count: int) -> list[float]:
