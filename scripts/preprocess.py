@@ -100,6 +100,7 @@ def main(
             frames,
             overrule,
             config.preflight,
+            config.corrections.flat_field,
         )
         found = examine_subsample(subsample, sample, config)
         require_admission(found, config.preflight.stop_at)

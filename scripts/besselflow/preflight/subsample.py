@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 
 from besselflow.acquisition import Frames, open_acquisition
 from besselflow.beam import parse_beam_profile, read_lateral_psf
 from besselflow.config import Preflight
 from besselflow.corrections import Stated, counts_to_intensity, resolve_detector
+from besselflow.corrections.flat_field import fit_to_images, read_flat_field
 from besselflow.errors import InputError
 from besselflow.projection import AxialGrid
 from besselflow.slice_spacing import with_spacing
@@ -37,6 +39,8 @@ class Subsample:
         Of the detector, as the sheet states them or as estimated from all that was acquired.
     time_point : int
         Which one was read.
+    flat : numpy.ndarray, shape (C, N, 1, y, x), or None
+        The flat field in the crops.
     """
 
     measured: Projections
@@ -44,11 +48,13 @@ class Subsample:
     offset: float | np.ndarray | None
     gain: float | np.ndarray | None
     time_point: int
+    flat: np.ndarray | None = None
 
     @property
     def intensity(self) -> np.ndarray:
-        """Photons, or counts above the offset, float32, shape (C, N, P, y, x)."""
-        return counts_to_intensity(self.counts, self.offset, self.gain)
+        """Photons, or counts above the offset, under even light, float32, (C, N, P, y, x)."""
+        intensity = counts_to_intensity(self.counts, self.offset, self.gain)
+        return intensity if self.flat is None else intensity / self.flat
 
     @property
     def share(self) -> float:
@@ -71,6 +77,7 @@ def read_subsample(
     frames: Frames = "average",
     overrule: bool = False,
     settings: Preflight | None = None,
+    flat_field: str = "none",
 ) -> Subsample:
     """Open an acquisition as `scripts/preprocess.py` does, and read crops of it.
 
@@ -81,6 +88,8 @@ def read_subsample(
         As in `scripts/preprocess.py`.
     settings : Preflight, optional
         Size and number of the crops.
+    flat_field : str
+        Path of the flat field that the run divides by, or ``none``.
 
     Raises
     ------
@@ -124,7 +133,12 @@ def read_subsample(
     if detector.record:
         # Crops have one more axis than projections.
         offset, gain = detector.offset[..., None], detector.gain[..., None]
-    return Subsample(measured, counts, offset, gain, time_point)
+    flat = None
+    if flat_field != "none":
+        _, channels, _, *size = raw.shape
+        whole = fit_to_images(read_flat_field(flat_field), flat_field, (channels, *size))
+        flat = read_crops(da.from_array(whole[:, None], -1), settings.crop, settings.crops)
+    return Subsample(measured, counts, offset, gain, time_point, flat)
 
 
 def crop_starts(length: int, size: int, count: int) -> tuple[np.ndarray, int]:

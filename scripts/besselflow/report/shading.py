@@ -1,0 +1,94 @@
+"""The picture and the words of a flat field that was estimated from many acquisitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from besselflow.corrections.shading import Shading
+from besselflow.report.figures import DPI, LIGHT, Theme, style_axes
+
+_LEAST_SPAN = 0.02
+
+
+def describe_shading(shading: Shading, channel: int) -> str:
+    """Say how uneven the light of a channel is, how well that is known, and whether it is certain.
+
+    Parameters
+    ----------
+    shading : Shading
+    channel : int
+        Its number, from 0.
+    """
+    field = shading.field((64, 64))
+    verdict = "certain" if shading.is_certain else "NOT certain"
+    return (
+        f"channel {channel + 1}: the light varies by {shading.variation:.1%} (standard deviation, "
+        f"from {field.min():.2f} to {field.max():.2f} of its mean), with a standard error of "
+        f"{shading.error:.1%}.\n"
+        f"  That it is uneven is {verdict}: even light would look so with a probability of "
+        f"{shading.chance:.2g}.\n"
+        f"  Cross-check: the field of one half of the acquisitions and what the other half shows "
+        f"have a correlation of {shading.agreement:.2f} (median of 20 random halvings)."
+    )
+
+
+def draw_shading(
+    shadings: Sequence[Shading], images: np.ndarray, size: tuple[int, int], theme: Theme = LIGHT
+) -> Figure:
+    """Draw field, standard error, and the mean of all acquisitions before and after, by channel.
+
+    Parameters
+    ----------
+    shadings : sequence of Shading
+        One per channel.
+    images : numpy.ndarray, shape (N, C, y, x)
+        Mean images of the acquisitions.
+    size : tuple of int
+        (Y, X) of the acquisitions, in pixels.
+    theme : Theme
+        Colours.
+    """
+    rows = len(shadings)
+    width, height = 2.9, 2.9 * min(2.0, max(0.5, size[0] / size[1])) + 0.9
+    figure = Figure(
+        figsize=(4 * width, rows * height), dpi=DPI, facecolor=theme.face, layout="constrained"
+    )
+    grid = figure.subplots(rows, 4, squeeze=False)
+    for channel, (row, shading) in enumerate(zip(grid, shadings, strict=True)):
+        shape = images.shape[2:]
+        field, error = shading.field(shape), 100 * shading.error_map(shape)
+        before = images[:, channel].mean(axis=0)
+        after = (images[:, channel] / field).mean(axis=0)
+        span = max(_LEAST_SPAN, float(np.abs(field - 1).max()))
+        top = float(np.percentile([before, after], 99.5))
+        name = f"channel {channel + 1}: " if rows > 1 else ""
+        verdict = "" if shading.is_certain else "\n(not certain: not used)"
+        panels = (
+            (field, f"{name}field{verdict}", "RdBu_r", (1 - span, 1 + span), "of the mean"),
+            (error, "standard error", "viridis", (0.0, float(error.max())), "%"),
+            (before, f"mean of {len(images)} acquisitions", "gray", (0.0, top), "of the mean"),
+            (after, "the same, divided by the field", "gray", (0.0, top), "of the mean"),
+        )
+        for axes, (values, title, colours, limits, unit) in zip(row, panels, strict=True):
+            low, high = limits
+            shown = axes.imshow(
+                values, cmap=colours, vmin=low, vmax=high, extent=(0, size[1], size[0], 0)
+            )
+            _label(axes, title, theme)
+            bar = figure.colorbar(shown, ax=axes, orientation="horizontal", shrink=0.9)
+            bar.set_label(unit, color=theme.text, fontsize=9)
+            bar.ax.tick_params(colors=theme.text, labelsize=8)
+            bar.outline.set_visible(False)
+        row[0].set_ylabel("y (pixels)")
+    return figure
+
+
+def _label(axes: Axes, title: str, theme: Theme) -> None:
+    axes.set_title(title, color=theme.text, fontsize=10)
+    axes.set_xlabel("x (pixels)")
+    style_axes(axes, theme)
+    axes.grid(False)
