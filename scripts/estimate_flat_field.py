@@ -112,9 +112,10 @@ def _even_channels(shadings: Sequence[Shading]) -> list[str]:
 
 def _refusal(shadings: Sequence[Shading], output: Path, picture: Path) -> str:
     error = max(shading.error for shading in shadings)
+    old = f"; the {output.name} that is there is older" if output.exists() else ""
     return (
-        f"It is not certain that the light is uneven, and {output} was not written (see {picture})"
-        f". If it is uneven by less than the standard error of {error:.1%}, leave "
+        f"It is not certain that the light is uneven, and {output} was not written (see {picture}"
+        f"{old}). If it is uneven by less than the standard error of {error:.1%}, leave "
         "corrections.flat_field at none; to know it better, add acquisitions of other samples "
         "(four times as many halve the error), or record an even sample and give its image"
     )

@@ -160,6 +160,41 @@ the same at all depths:
 The blur is made symmetric in y and x and holds 99 % of the light, as far as `tiling.halo` lets it
 reach; the log of `preprocess` warns where more than 5 % lie beyond. A larger halo takes in more.
 
+## A flat field from many acquisitions
+
+`corrections.flat_field` takes an image of an even sample. Where nobody recorded one,
+
+```sh
+python scripts/estimate_flat_field.py samples.tsv --output flat_field.tif
+```
+
+estimates it from what the acquisitions of a sheet have in common, writes the TIFF and a picture of
+it (field, standard error, the mean of all acquisitions before and after), and prints the lines for
+`config.yaml`. The sheet need not be that of a run: list all acquisitions of that microscope, at the
+same zoom. At least 8 are needed, of different samples; each counts once, however bright it is.
+
+- Every sample needs its `offset` (or `auto`). Acquisitions of another size, number of channels or
+  pixel size than most, dark ones, and those with more than 1 % saturated pixels are left out and
+  named. Each channel has a field of its own.
+- The field is smooth: the exponential of a polynomial of degree 4 in y and x. Dust and the lines of
+  a scanner are not in it.
+- The placement of structures by chance is what makes it uncertain. The standard error comes from
+  how the acquisitions differ, falls with the square root of their number, and is the smaller the
+  more structures an image shows; four times as many acquisitions halve it. As a check, the field
+  of one half of the acquisitions is compared with what the other half shows.
+- A field is written only where it is certain: where even light would look as uneven in fewer than
+  one of 100 sheets. Otherwise the command ends with an error that says how well the light is known,
+  and with the picture. Of several channels, one that isn't certain stays as it is (its image is 1).
+- **What it can't know:** whatever all acquisitions have in common is taken for light. If the sample
+  was moved into the middle of every image, or its edge is always on one side, that is in the field
+  as well, it looks certain, and no number above shows it. Time points or neighbouring places of one
+  sample are no different samples, and make the field look more certain than it is. An offset that
+  is stated too low makes the light look too even. An image of an even sample is better than any
+  estimate.
+
+How far off the estimates are is in
+[SETTINGS.md](../tests/benchmarks/SETTINGS.md#flat-fields-from-many-acquisitions).
+
 ## The keys
 
 `config.yaml` lists every key with its default; a key that is left out has that default, and an

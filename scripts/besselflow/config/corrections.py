@@ -34,8 +34,9 @@ class Corrections(Section):
         description="Path of an image (TIFF) of an even sample, without the detector's offset, at "
         "the size of the images, or one such image for each channel: all projections are divided "
         "by it, after its mean was set to 1; `none` divides by nothing. Relative paths start from "
-        "the working directory. It is never estimated: a sample that is brighter in the middle "
-        "can't be told from uneven light. State the offset in the sheet, or it is divided, too. "
+        "the working directory. It is never estimated from one acquisition, where a sample that is "
+        "brighter in the middle can't be told from uneven light; `scripts/estimate_flat_field.py` "
+        "estimates it from many. State the offset in the sheet, or it is divided, too. "
         "The ground truth is left as it is, and so is the noise model: after the division, the "
         "noise is stronger where less light came, and the report says by how much.",
     )

@@ -7,6 +7,8 @@ projections, given what the others show: lateral drift and brightness
 (`besselflow.corrections.whole`), of which the attenuation with depth has to be given or asked for
 (`besselflow.corrections.attenuation`). Every other parameter is estimated from the data unless the
 configuration gives it, and is applied only where the data leave no doubt that it is needed.
+What no single acquisition can tell, the light that many have in common, is estimated apart from
+them (`besselflow.corrections.shading`).
 """
 
 from besselflow.corrections.detector import (

@@ -1,4 +1,4 @@
-"""A flat field that was measured: how bright the same light is at every pixel of the image."""
+"""A flat field that was given: how bright the same light is at every pixel of the image."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from besselflow.corrections.shading import Shading
 from besselflow.report.figures import DPI, LIGHT, Theme, style_axes
 
 _LEAST_SPAN = 0.02
+_FINER = 3
 
 
 def describe_shading(shading: Shading, channel: int) -> str:
@@ -59,10 +60,10 @@ def draw_shading(
     )
     grid = figure.subplots(rows, 4, squeeze=False)
     for channel, (row, shading) in enumerate(zip(grid, shadings, strict=True)):
-        shape = images.shape[2:]
-        field, error = shading.field(shape), 100 * shading.error_map(shape)
+        fine = tuple(_FINER * length for length in images.shape[2:])
+        field, error = shading.field(fine), 100 * shading.error_map(fine)
         before = images[:, channel].mean(axis=0)
-        after = (images[:, channel] / field).mean(axis=0)
+        after = before / shading.field(before.shape)
         span = max(_LEAST_SPAN, float(np.abs(field - 1).max()))
         top = float(np.percentile([before, after], 99.5))
         name = f"channel {channel + 1}: " if rows > 1 else ""
