@@ -65,7 +65,8 @@ def main(sheet: Path, output: Path) -> str:
     figure = draw_shading(shadings, found.images, found.size)
     with atomic_path(picture) as partial:
         figure.savefig(partial, format="png")
-    report = "\n".join([*_describe_sheet(sheet, found), *map(describe_shading, shadings, range(9))])
+    described = [describe_shading(shading, c) for c, shading in enumerate(shadings)]
+    report = "\n".join([*_describe_sheet(sheet, found), *described])
     if not any(shading.is_certain for shading in shadings):
         raise InputError(f"{report}\n{_refusal(shadings, output, picture)}")
     write_fields(output, shadings, found.size)

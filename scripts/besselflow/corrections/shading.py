@@ -38,6 +38,9 @@ from scipy.stats import f as fisher
 FEWEST_ACQUISITIONS = 8
 """With fewer, the spread of the acquisitions says too little of the standard errors."""
 
+HALVINGS = 20
+"""How often the acquisitions are halved for the cross-check."""
+
 _DEGREE = 4
 _KNEE = 0.3
 _STEPS = 50
@@ -116,7 +119,7 @@ class Shading:
         return np.sqrt(np.maximum(variance, 0))
 
 
-def estimate_shading(images: np.ndarray, halvings: int = 20, seed: int = 0) -> Shading:
+def estimate_shading(images: np.ndarray, halvings: int = HALVINGS, seed: int = 0) -> Shading:
     """Estimate the light that the mean images of many acquisitions have in common.
 
     Parameters

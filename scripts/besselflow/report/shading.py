@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from besselflow.corrections.shading import Shading
+from besselflow.corrections.shading import HALVINGS, Shading
 from besselflow.report.figures import DPI, LIGHT, Theme, style_axes
 
 _LEAST_SPAN = 0.02
@@ -33,7 +33,7 @@ def describe_shading(shading: Shading, channel: int) -> str:
         f"  That it is uneven is {verdict}: even light would look so with a probability of "
         f"{shading.chance:.2g}.\n"
         f"  Cross-check: the field of one half of the acquisitions and what the other half shows "
-        f"have a correlation of {shading.agreement:.2f} (median of 20 random halvings)."
+        f"have a correlation of {shading.agreement:.2f} (median of {HALVINGS} random halvings)."
     )
 
 
@@ -54,10 +54,12 @@ def draw_shading(
         Colours.
     """
     rows = len(shadings)
-    width, height = 2.9, 2.9 * min(2.0, max(0.5, size[0] / size[1])) + 0.9
+    width, height = 3.0, 2.6 * min(2.0, max(0.5, size[0] / size[1])) + 1.7
     figure = Figure(
         figsize=(4 * width, rows * height), dpi=DPI, facecolor=theme.face, layout="constrained"
     )
+    # The layout leaves out of account that an image narrows its axes, and cuts their labels.
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
     grid = figure.subplots(rows, 4, squeeze=False)
     for channel, (row, shading) in enumerate(zip(grid, shadings, strict=True)):
         fine = tuple(_FINER * length for length in images.shape[2:])
