@@ -25,7 +25,7 @@ class Facility:
     def __init__(self, folder):
         self.folder, self.rows = folder, []
 
-    def add(self, light=LIGHT, spoil=None, planes=6, **cells):
+    def add(self, light=LIGHT, spoil=None, planes=2, **cells):
         """Write an acquisition of a sample of its own; `spoil` may change the counts (.., P, Y, X).
 
         The light may have several channels, (C, Y, X).
@@ -146,8 +146,8 @@ def test_what_does_not_fit_is_named_and_left_out(facility):
 
 def test_too_few_are_an_error_that_names_those_left_out(facility):
     for _ in range(7):
-        facility.add(planes=2)
-    facility.add(planes=2, sample="unknown", offset="")
+        facility.add()
+    facility.add(sample="unknown", offset="")
     with pytest.raises(
         InputError, match=r"(?s)7 acquisitions are too few .*1 left out:\n  unknown"
     ):
@@ -166,7 +166,7 @@ def test_a_sheet_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_the_mean_image_is_that_of_all_planes_without_hot_pixels(facility):
-    facility.add()
+    facility.add(planes=6)
     image = collect_mean_images(facility.sheet).images[0, 0]
     counts = np.squeeze(tifffile.imread(facility.folder / "s0.tif")).mean(axis=0) - OFFSET
     counts[HOT] = np.median(counts)
