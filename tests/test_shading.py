@@ -114,6 +114,12 @@ def test_the_field_is_the_same_at_every_size(found):
     np.testing.assert_allclose(large[1::3, 1::3], shading.field(SHAPE), atol=1e-3)
 
 
+def test_images_without_any_structure_are_even_light():
+    shading = estimate_shading(np.ones((8, *SHAPE)))
+    assert shading.chance == 1 and not shading.is_certain
+    np.testing.assert_allclose(shading.field(SHAPE), 1, atol=1e-9)
+
+
 def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="7 images are fewer than 8"):
         estimate_shading(samples(7, 0))

@@ -48,6 +48,8 @@ _CONVERGED = 1e-6
 _LONGEST_STEP = 0.5
 _SHRINKAGE = 1.5
 _CHANCE = 0.01
+# Of a coefficient; what is smaller is rounding.
+_LEAST_VARIANCE = 1e-12
 
 _DEGREES = tuple((d - q, q) for d in range(1, _DEGREE + 1) for q in range(d + 1))
 
@@ -85,7 +87,7 @@ class Shading:
         chances = []
         for members, ratio in _ratios(self.estimates, self.covariance):
             own = members @ self.covariance @ members.T
-            freedom = np.trace(own) ** 2 / max((own**2).sum(), 1e-300)
+            freedom = max(1.0, np.trace(own) ** 2 / max((own**2).sum(), 1e-300))
             chances.append(fisher.sf(ratio, freedom, self.acquisitions - 1))
         return float(min(1.0, len(chances) * min(chances)))
 
@@ -210,7 +212,9 @@ def _ratios(estimates: np.ndarray, covariance: np.ndarray) -> list[tuple[np.ndar
     found = []
     for members in _members():
         variance = np.trace(members @ covariance @ members.T)
-        found.append((members, float(((members @ estimates) ** 2).sum() / max(variance, 1e-300))))
+        found.append(
+            (members, float(((members @ estimates) ** 2).sum() / max(variance, _LEAST_VARIANCE)))
+        )
     return found
 
 
