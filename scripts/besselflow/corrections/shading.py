@@ -211,10 +211,8 @@ def _ratios(estimates: np.ndarray, covariance: np.ndarray) -> list[tuple[np.ndar
     """Return of every kind its directions (m, K), and its squares in units of their variances."""
     found = []
     for members in _members():
-        variance = np.trace(members @ covariance @ members.T)
-        found.append(
-            (members, float(((members @ estimates) ** 2).sum() / max(variance, _LEAST_VARIANCE)))
-        )
+        variance = max(np.trace(members @ covariance @ members.T), _LEAST_VARIANCE)
+        found.append((members, float(((members @ estimates) ** 2).sum() / variance)))
     return found
 
 
