@@ -18,7 +18,7 @@ from besselflow.baselines.units import (
     by_variational,
 )
 from besselflow.config import RichardsonLucy, Spectral, Tiling, Variational
-from besselflow.device import describe_device
+from besselflow.hardware import describe_cpu
 from besselflow.job import Progress, run_script
 from besselflow.store import UnitWriter, open_projections
 from besselflow.tiling import list_units, unit_shape, units_of_shard
@@ -77,7 +77,7 @@ def main(
         for done, unit in enumerate(mine, start=1):
             started = time.monotonic()
             arrays, record = reconstruct(unit)
-            found = {"seconds": time.monotonic() - started, "hardware": describe_device()}
+            found = {"seconds": time.monotonic() - started, "hardware": describe_cpu(threads)}
             writer.write(unit, record | found, **arrays)
             progress.update(done)
 

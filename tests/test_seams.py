@@ -31,7 +31,8 @@ TILED, WHOLE = Tiling(tile=32, halo=12), Tiling(tile=96, halo=12)
 MOST_STEP, MOST_EDGE = 1.15, 1.5
 INR = Inr(steps=250, width=32, features=32, held_out=0)
 REFINE = Refine(evaluations=2, samples=1)
-MICRODIFFUSION = Microdiffusion(channels=[8, 16], steps=20, batch=2, sampling_steps=10)
+# Of three levels, so that the attention in the last sees few pixels and takes little time.
+MICRODIFFUSION = Microdiffusion(channels=[8, 8, 16], steps=20, batch=2, sampling_steps=10)
 LEARNED = ["inr", "prior", "diffusion", "microdiffusion"]
 
 

@@ -9,14 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 from pydantic import Field, ValidationError
 
 from besselflow.config import Config, Section, load_config
 from besselflow.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = ("psnr", "psnr_3d", "ssim", "dice", "held_out_psnr", "chi2")
 """Metrics of the table, as far as they were computed."""
@@ -168,6 +170,9 @@ def compare(
         Columns ``configuration changes method step_um samples`` and those of `SCORES` that there
         are; one row per configuration and step length, in their orders.
     """
+    # What starts a run reads the grid alone, and need not wait for pandas.
+    import pandas as pd
+
     rows = []
     for name, table in tables.items():
         method = variants[name]["method"]

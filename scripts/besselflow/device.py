@@ -9,7 +9,7 @@ import socket
 import torch
 
 from besselflow.errors import InputError
-from besselflow.hardware import cpu_name
+from besselflow.hardware import describe_cpu
 from besselflow.job import logger
 from besselflow.slurm import was_given_gpu
 
@@ -48,11 +48,11 @@ def select_device(threads: int) -> torch.device:
     return torch.device("cpu")
 
 
-def describe_device(device: torch.device | None = None) -> str:
-    """Name the hardware that a job computes on, for the reports; None for the CPU."""
-    if device is not None and device.type == "cuda":
+def describe_device(device: torch.device) -> str:
+    """Name the hardware that a network is computed on, for the reports."""
+    if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+    return describe_cpu(torch.get_num_threads())
 
 
 def compute_precision(wanted: str, device: torch.device) -> torch.dtype:

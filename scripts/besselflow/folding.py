@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from besselflow.store import atomic_path, write_tsv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOGS, BENCHMARKS = "logs.txt", "benchmarks.tsv"
 _HEADING = re.compile(r"^==> (.+) <==$", re.MULTILINE)
@@ -37,22 +39,27 @@ def fold_sample(folder: Path | str) -> None:
         with atomic_path(folder / LOGS) as temporary:
             parts = (f"==> {name} <==\n{text.rstrip()}\n\n" for name, text in texts.items())
             temporary.write_text("".join(parts), encoding="utf-8")
-    tables = [
-        pd.read_csv(path, sep="\t", dtype=str).assign(job=_name(path, folder))
-        for path in _files(folder, "benchmarks")
-    ]
-    if tables:
-        rows = pd.concat(tables)
-        if (folder / BENCHMARKS).is_file():
-            old = pd.read_csv(folder / BENCHMARKS, sep="\t", dtype=str)
-            rows = pd.concat([old[~old["job"].isin(rows["job"])], rows])
-        write_tsv(folder / BENCHMARKS, rows[["job", *rows.columns.drop("job")]])
+    if measured := _files(folder, "benchmarks"):
+        _join_benchmarks(folder, measured)
     for kind in ("logs", "benchmarks"):
         for path in _files(folder, kind):
             path.unlink()
         for place in (folder / kind, folder / "held_out" / kind):
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
+
+
+def _join_benchmarks(folder: Path, measured: list[Path]) -> None:
+    # A run that starts, or that has nothing to do, need not wait for pandas.
+    import pandas as pd
+
+    rows = pd.concat(
+        pd.read_csv(path, sep="\t", dtype=str).assign(job=_name(path, folder)) for path in measured
+    )
+    if (folder / BENCHMARKS).is_file():
+        old = pd.read_csv(folder / BENCHMARKS, sep="\t", dtype=str)
+        rows = pd.concat([old[~old["job"].isin(rows["job"])], rows])
+    write_tsv(folder / BENCHMARKS, rows[["job", *rows.columns.drop("job")]])
 
 
 def read_benchmark(path: Path | str) -> pd.DataFrame | None:
@@ -63,6 +70,8 @@ def read_benchmark(path: Path | str) -> pd.DataFrame | None:
     path : path
         Where the job wrote it, in ``benchmarks`` of the sample or of its part ``held_out``.
     """
+    import pandas as pd
+
     path = Path(path)
     if path.is_file():
         return pd.read_csv(path, sep="\t")
@@ -93,6 +102,8 @@ def folded_seconds(folder: Path, without: set[str]) -> list[float]:
     """Return the seconds of all jobs of a sample whose times were joined, but for some stages."""
     if not (folder / BENCHMARKS).is_file():
         return []
+    import pandas as pd
+
     rows = pd.read_csv(folder / BENCHMARKS, sep="\t", usecols=["job", "s"])
     stages = rows["job"].map(lambda job: Path(job).name)
     return rows["s"][~stages.isin(without)].dropna().tolist()

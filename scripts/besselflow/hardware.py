@@ -22,6 +22,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def describe_cpu(threads: int) -> str:
+    """Name the processor, and how many threads a job may use on it."""
+    return f"{cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
 def gpu_name() -> str | None:
     """Name the GPU that this process has computed on; None where it has used none."""
     torch = sys.modules.get("torch")
@@ -38,8 +43,7 @@ def describe_hardware(threads: int) -> str:
     threads : int
         Threads that the job may use on the CPU.
     """
-    of_cpu = f"{cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
-    return ", ".join(filter(None, [gpu_name(), of_cpu, socket.gethostname()]))
+    return ", ".join(filter(None, [gpu_name(), describe_cpu(threads), socket.gethostname()]))
 
 
 def hardware_in(log: str) -> str:

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 
 from besselflow.store import Projections
 from besselflow.thinning import Thinning
 from besselflow.validation import Noise
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEWEST_PROJECTIONS = 8
 """With fewer, too little is left to reconstruct from once some are withheld."""
@@ -232,6 +234,9 @@ def prediction_errors(
         variance (intensity squared; NaN where unknown), and the brightest pixel of the channel's
         withheld projections.
     """
+    # Most of those who use this module make no table, and need not wait for pandas.
+    import pandas as pd
+
     taken = thinned.attributes["held_out"]
     region, t = (slice(*taken["y"]), slice(*taken["x"])), taken["t"]
     whole = take(projections, list(range(len(projections.positions_um))), t, region)

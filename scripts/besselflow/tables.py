@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 
 from besselflow.errors import InputError
 
 
-def read_numeric_csv(path: Path | str, columns: list[str]) -> pd.DataFrame:
+@dataclass(frozen=True)
+class NumericTable:
+    """Numbers of a small CSV; what starts a run reads some, and need not wait for pandas.
+
+    Attributes
+    ----------
+    columns : dict
+        Name -> values, float64, shape (rows,).
+    lines : list of int
+        Line of each row in the file.
+    """
+
+    columns: dict[str, np.ndarray]
+    lines: list[int]
+
+
+def read_numeric_csv(path: Path | str, columns: list[str]) -> NumericTable:
     """Read a small CSV of numbers and say exactly which cell is not one.
 
     Blank lines and lines that start with ``#`` are skipped.
@@ -25,8 +42,7 @@ def read_numeric_csv(path: Path | str, columns: list[str]) -> pd.DataFrame:
 
     Returns
     -------
-    pandas.DataFrame
-        The columns asked for, as float64; the index holds the line of each row in the file.
+    NumericTable
 
     Raises
     ------
@@ -62,8 +78,8 @@ def read_numeric_csv(path: Path | str, columns: list[str]) -> pd.DataFrame:
             )
         by_name = dict(zip(header, cells, strict=True))
         numbers.append([_number(path, line, name, by_name[name]) for name in columns])
-    index = pd.Index([line for line, _ in rows], name="line")
-    return pd.DataFrame(numbers, columns=columns, index=index, dtype=float)
+    by_column = dict(zip(columns, np.array(numbers, float).T, strict=True))
+    return NumericTable(by_column, [line for line, _ in rows])
 
 
 def _read_lines(path: Path, wanted: str) -> list[tuple[int, list[str]]]:

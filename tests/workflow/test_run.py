@@ -337,8 +337,17 @@ class TestRefusedRun:
         assert not prepared.results.exists()
 
 
-def test_reading_the_sheet_does_not_load_the_models():
-    code = "import sys, besselflow.runs; print(*{'torch', 'monai', 'matplotlib'} & {*sys.modules})"
+# What each job and each start of a run would otherwise wait for, a second or more altogether.
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "besselflow.runs, besselflow.ablation, besselflow.folding",
+        "preflight_sample, preprocess, hold_out, reconstruct_baseline, assemble",
+    ],
+)
+def test_neither_the_sheet_nor_quick_jobs_load_what_only_others_need(modules):
+    heavy = {"torch", "monai", "matplotlib", "pandas", "skimage", "ome_zarr_models"}
+    code = f"import sys, {modules}; print(*{heavy!r} & {{*sys.modules}})"
     scripts = environment() | {"PYTHONPATH": str(ROOT / "scripts")}
     loaded = subprocess.check_output([sys.executable, "-c", code], env=scripts, text=True)
     assert loaded.split() == []

@@ -32,7 +32,7 @@ def read_stage_positions(path: Path | str) -> np.ndarray:
     """
     path = Path(path)
     table = read_numeric_csv(path, ["projection", "z_um"])
-    numbers, lines = table["projection"].to_numpy(), table.index.to_numpy()
+    numbers, lines = table.columns["projection"], table.lines
     order = np.argsort(numbers, kind="stable")
     if not np.array_equal(numbers[order], np.arange(len(numbers))):
         wrong = int(np.flatnonzero(numbers[order] != np.arange(len(numbers)))[0])
@@ -42,7 +42,7 @@ def read_stage_positions(path: Path | str) -> np.ndarray:
             f"be numbered 0 to {len(numbers) - 1}, each once; "
             f"renumber them in the order of the stack"
         )
-    positions = table["z_um"].to_numpy()
+    positions = table.columns["z_um"]
     values, counts = np.unique(positions, return_counts=True)
     if (counts > 1).any():
         twice = values[counts > 1][0]

@@ -137,8 +137,7 @@ def read_beam_csv(path: Path | str) -> AxialProfile:
     """
     path = Path(path)
     table = read_numeric_csv(path, ["dz_um", "weight"])
-    dz, weights = table["dz_um"].to_numpy(float), table["weight"].to_numpy(float)
-    lines = table.index.to_numpy()
+    dz, weights, lines = table.columns["dz_um"], table.columns["weight"], table.lines
     if len(dz) < 2:
         raise InputError(
             f"{path}: a profile needs at least two rows, since a row is a bin as wide as the "

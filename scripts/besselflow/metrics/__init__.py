@@ -2,8 +2,9 @@
 
 from besselflow.metrics.centreline import is_thin, score_centrelines
 from besselflow.metrics.fourier import correlate_shells, resolutions_um
-from besselflow.metrics.reference import Reference, describe_truth, scored_slices
-from besselflow.metrics.scores import METRIC_COLUMNS, PSNR_CAP_DB, Scores, score_volume
+from besselflow.metrics.reference import Reference, describe_truth
+from besselflow.metrics.scores import METRIC_COLUMNS, Scores, score_volume
+from besselflow.scored import PSNR_CAP_DB, scored_slices
 
 __all__ = [
     "METRIC_COLUMNS",

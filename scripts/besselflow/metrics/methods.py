@@ -14,8 +14,9 @@ from besselflow.job import logger
 from besselflow.metrics.bootstrap import CONFIDENCE
 from besselflow.metrics.centreline import is_thin, score_centrelines
 from besselflow.metrics.fourier import CRITERION, correlate_shells, resolutions_um
-from besselflow.metrics.reference import describe_truth, scored_slices
+from besselflow.metrics.reference import describe_truth
 from besselflow.metrics.scores import check_shapes, score_volume
+from besselflow.scored import scored_slices
 from besselflow.store import Projections
 
 SLICE_COLUMNS = ["sample", "method", "t", "c", "z_um", "psnr", "ssim", "seen"]

@@ -10,7 +10,6 @@ from skimage.filters import threshold_otsu
 
 from besselflow.errors import InputError
 from besselflow.metrics.blocks import check_finite, iterate_blocks
-from besselflow.projection import AxialGrid
 
 _OTSU_BINS = 256
 
@@ -29,28 +28,6 @@ class Reference:
 
     peak: np.ndarray
     threshold: np.ndarray
-
-
-def scored_slices(grid: AxialGrid, positions_um: np.ndarray) -> np.ndarray:
-    """Say which slices have their centre between the first and the last stage position.
-
-    Parameters
-    ----------
-    grid : AxialGrid
-        Slices of the volume.
-    positions_um : numpy.ndarray, shape (P,)
-        Stage positions in micrometres, in any order.
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (Z,)
-        Both ends count, within a thousandth of the slice spacing.
-    """
-    tolerance = 1e-3 * grid.spacing_um
-    centres = grid.centres_um
-    return (centres >= np.min(positions_um) - tolerance) & (
-        centres <= np.max(positions_um) + tolerance
-    )
 
 
 def describe_truth(truth: da.Array, scored: np.ndarray) -> Reference:

@@ -27,12 +27,10 @@ from besselflow.metrics.patches import iterate_patches
 from besselflow.metrics.published import slice_published
 from besselflow.metrics.reference import Reference, describe_truth
 from besselflow.metrics.survey import survey_stack
+from besselflow.scored import PSNR_CAP_DB
 
 METRIC_COLUMNS = ["sample", "method", "metric", "value"]
 """Columns of a table of scores, one score per row."""
-
-PSNR_CAP_DB = 100.0
-"""PSNR of a slice without error, and the highest that is ever reported."""
 
 COVERAGE = {"coverage_50": 0.6744897501960817, "coverage_90": 1.6448536269514722}
 """Half-widths, in standard deviations, of the central normal intervals of 50 % and 90 %."""

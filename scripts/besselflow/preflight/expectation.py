@@ -22,8 +22,8 @@ import numpy as np
 
 from besselflow.baselines.spectral import SpectralModel, posterior_mean, posterior_std
 from besselflow.baselines.spectral_model import AxialBasis, lateral_frequency_squared
-from besselflow.metrics import PSNR_CAP_DB, scored_slices
 from besselflow.projection import AxialGrid, AxialProjection
+from besselflow.scored import PSNR_CAP_DB, scored_slices
 
 BIAS_DB = 1.6
 """Measured less expected PSNR on phantoms, without this term and to a third of a decibel."""

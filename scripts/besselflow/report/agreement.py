@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from besselflow.metrics import scored_slices
 from besselflow.report.calibration import LEVELS, observe_coverage
 from besselflow.report.curves import (
     TRUTH,
@@ -24,6 +23,7 @@ from besselflow.report.curves import (
 from besselflow.report.inputs import SampleReportInputs
 from besselflow.report.page import ThemedImage, themed_figure
 from besselflow.report.spectra import axial_spectrum, central_part, lateral_spectrum
+from besselflow.scored import scored_slices
 from besselflow.store import Projections, open_volume
 
 _FEWEST_SLICES = 8

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from besselflow.diffusion.safeguard import PRIOR
-from besselflow.metrics import scored_slices
 from besselflow.report.pictures import Preview
 from besselflow.report.prior import IGNORED, STRANGE, describe_sources, mean_weights
+from besselflow.scored import scored_slices
 from besselflow.store import Projections
 
 _SATURATED = 1e-4

@@ -11,9 +11,9 @@ import dask.array as da
 import numpy as np
 
 from besselflow import __version__
-from besselflow.metrics import scored_slices
 from besselflow.report.page import software_versions
 from besselflow.report.prior import describe_diffusion, mean_of
+from besselflow.scored import scored_slices
 from besselflow.store import Projections
 
 CITATION = (

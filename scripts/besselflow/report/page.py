@@ -98,10 +98,20 @@ def format_number(value: float | None, digits: int = 2) -> str:
 
 
 def themed_figure(draw: Callable[[Theme], Figure]) -> ThemedImage:
-    """Draw a figure once for light and once for dark pages."""
+    """Draw a figure once for light and once for dark pages; only their colours may differ."""
     light, dark = (draw(theme) for theme in (LIGHT, DARK))
     width_rem = round(_REM_PER_INCH * light.get_figwidth(), 2)
-    return ThemedImage(_figure_uri(light), _figure_uri(dark), width_rem)
+    light_uri = _figure_uri(light)
+    _take_layout(light, dark)
+    return ThemedImage(light_uri, _figure_uri(dark), width_rem)
+
+
+def _take_layout(drawn: Figure, other: Figure) -> None:
+    """Put the axes of a figure where those of its drawn twin are: to find out takes a third."""
+    other.set_layout_engine("none")
+    for axes, twin in zip(other.axes, drawn.axes, strict=True):
+        axes.set_position(twin.get_position(original=True), which="original")
+        axes.set_position(twin.get_position(original=False), which="active")
 
 
 def _figure_uri(figure: Figure) -> str:

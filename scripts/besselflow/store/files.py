@@ -10,11 +10,12 @@ import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from besselflow.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FREE = "free some space there, or choose another folder with the key `results`"
 _ALLOW = "make the folder writable, or choose another with the key `results`"

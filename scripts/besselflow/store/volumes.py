@@ -9,7 +9,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import ome_zarr_models.v05
 import zarr
 
 from besselflow.store.arrays import (
@@ -98,7 +97,14 @@ def write_volume(
             metadata = _ome_metadata(name, datasets, stored, labels)
             group = zarr.open_group(store, mode="a", zarr_format=3)
             group.attrs.update({"ome": metadata, ATTRIBUTE: attributes})
-        ome_zarr_models.v05.Image.from_zarr(zarr.open_group(open_store(temporary), mode="r"))
+        _validate(zarr.open_group(open_store(temporary), mode="r"))
+
+
+def _validate(group: zarr.Group) -> None:
+    # Half a second to import, which those who only read need not wait for.
+    from ome_zarr_models.v05 import Image
+
+    Image.from_zarr(group)
 
 
 def _write_level(path: Path, packed: bool, name: str, level: da.Array) -> None:
