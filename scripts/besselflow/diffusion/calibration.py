@@ -78,8 +78,16 @@ class Calibration:
             levels.append(level)
             stds.append(max(bound, stds[-1] if stds else _SMALLEST))
         curve = cls(tuple(levels), tuple(stds))
-        if not deviations:
-            return curve
+        return curve.with_gains(errors, spreads, deviations) if deviations else curve
+
+    def with_gains(
+        self,
+        errors: Sequence[np.ndarray],
+        spreads: Sequence[np.ndarray],
+        deviations: Sequence[np.ndarray],
+    ) -> Calibration:
+        """Fit the gains to known errors, and leave the curve as it is; see `fit`."""
+        curve = replace(self, gains=())
         enlarged = [curve.enlarge(*each) for each in zip(deviations, spreads, strict=True)]
         return replace(curve, gains=_gains(errors, enlarged))
 
