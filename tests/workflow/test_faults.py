@@ -17,7 +17,7 @@ import pytest
 
 from besselflow.store import open_units, open_volume
 from besselflow.tiling import list_units
-from tiny_faults import malicious_pickle
+from tiny_faults import fill_disk, malicious_pickle, small_disk
 from tiny_runs import SETTINGS as TINY
 from tiny_runs import SHAPE, TinyFacility, environment, wait_until
 
@@ -120,39 +120,26 @@ def test_a_run_killed_again_and_again_ends_with_the_same_outputs(tmp_path, seed)
     assert "Nothing to be done" in disturbed.run().stdout
 
 
-@contextlib.contextmanager
-def small_disk(place, size):
-    """Mount a file system of a limited size where that is allowed."""
-    place.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-    mounted = subprocess.run(command, capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def test_a_full_disk_is_named_and_costs_nothing_that_is_finished(tmp_path):
     facility = TinyFacility(tmp_path, **SETTINGS)
     facility.add_test("a")
     with small_disk(facility.results, "16m"):
         assert facility.run("results/a/projections.zarr").returncode == 0
         finished = facility.modification_times()["a/projections.zarr/zarr.json"]
-        filler = facility.results / "filler"
-        with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
-        refused = facility.run()
-        assert refused.returncode != 0
-        with open(filler, "r+b") as file:
-            file.truncate(0)
+        # Enough for what a run notes at its start, and not for the page at its end.
+        filler = fill_disk(facility.results, free=2**15)
+        ended = facility.run()
+        assert ended.returncode != 0 and not (facility.results / "report.html").exists()
+        os.truncate(filler, 0)
         resumed = facility.run()
         assert resumed.returncode == 0, resumed.stdout
         assert facility.modification_times()["a/projections.zarr/zarr.json"] == finished
-    text = refused.stdout
-    assert "results/.exclusions.json can't be written: the disk is full; free some space" in text
+    full = "can't be written: the disk is full; free some space"
+    summary = ended.stdout.partition("BesselFlow could not finish everything.")[2]
+    assert "There is no results/report.html: results/" in summary and full in summary
+    assert "What did finish is in results." in summary
+    for text in ("Traceback", "Logging error", "killed for its memory"):
+        assert text not in ended.stdout
 
 
 def test_a_read_only_folder_is_refused_before_anything_runs(tmp_path):
