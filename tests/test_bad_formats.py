@@ -19,6 +19,7 @@ from test_stated import write_stated
 from vendor_files import (
     scanimage_header,
     scanimage_pages,
+    write_bioformats2raw,
     write_bruker,
     write_ome_zarr,
     write_scanimage,
@@ -81,6 +82,12 @@ def ome_zarr(lab, change):
     path = write_ome_zarr(lab.folder / "scan", SERIES, step=6.0, pixel=(500.0, 500.0))
     change(path)
     return SCAN
+
+
+def ome_zarr_truth(lab, change):
+    data, pixel = volume(1)[None, None], (500.0, 500.0)
+    change(write_ome_zarr(lab.folder / "truth", data, step=1.0, first=0.0, pixel=pixel))
+    return {"ground_truth": "truth"}
 
 
 def array(lab, change):
@@ -218,6 +225,20 @@ CASES = {
         lambda lab: ome_zarr(lab, lambda path: shutil.rmtree(path / "0" / "c" / "0" / "0" / "1")),
         "acquisition",
         "chunks are missing",
+    ),
+    "Zarr chunk of a ground truth": (
+        lambda lab: ome_zarr_truth(
+            lab, lambda path: shutil.rmtree(path / "0" / "c" / "0" / "0" / "1")
+        ),
+        "ground_truth",
+        "6 of 60 chunks are missing, and would be read as zeros",
+    ),
+    "Zarr images": (
+        lambda lab: (
+            SCAN | {"acquisition": write_bioformats2raw(lab.folder / "two", [SERIES] * 2).name}
+        ),
+        "acquisition",
+        "holds 2 images; give the folder of one of them: .*/two/0, .*/two/1",
     ),
     "Zarr axes": (
         lambda lab: ome_zarr(lab, replace_in("zarr.json", '"name": "z"', '"name": "depth"')),

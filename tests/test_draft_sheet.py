@@ -23,6 +23,7 @@ from vendor_files import (
     counts,
     scanimage_header,
     scanimage_pages,
+    write_bioformats2raw,
     write_bruker,
     write_ome_zarr,
     write_scanimage,
@@ -67,6 +68,8 @@ def tree(tmp_path_factory):
         path = root / "SI" / f"mouse9_00001_{number:05d}.tif"
         write_scanimage(path, pages[start:stop], header, first=start // 2 + 1)
     write_ome_zarr(root / "zarr" / "cell.ome.zarr", DATA, "0.4")
+    write_bioformats2raw(root / "zarr" / "converted.zarr", [DATA], "0.4")
+    write_bioformats2raw(root / "zarr" / "slide.zarr", [DATA[:1, :1]] * 2, "0.4")
     write_ome_tiff(root / "ome stack.ome.tif", DATA, ZS)
     np.save(root / "published.npy", np.moveaxis(DATA[0, 0], 0, -1))
     (root / "planes").mkdir()
@@ -103,6 +106,7 @@ def test_every_format_is_recognised(drafted):
         "Untitled_001": "Thorlabs ThorImage",
         "mouse9_00001_00001": "ScanImage BigTIFF",
         "cell": "OME-Zarr 0.4",
+        "converted": "OME-Zarr 0.4",
         "ome-stack": "OME-TIFF",
         "published": "NumPy array",
         "planes": "folder of TIFFs",
@@ -150,6 +154,7 @@ def test_what_can_not_be_used_is_named_with_its_reason(drafted, tree):
     text, _ = drafted
     for name, reason in (
         ("broken.tif", "not a readable TIFF"),
+        ("zarr/slide.zarr", "holds 2 images; give the folder of one of them"),
         ("empty.tif", "0 bytes"),
         ("snapshot.tif", "a single plane, not a stack"),
     ):
@@ -175,7 +180,7 @@ def test_filled_in_sheet_passes_all_checks(drafted, tree):
     path.write_text("\n".join(filled) + "\n", encoding="utf-8")
     checked = check_samples(read_sheet(path))
     assert checked.rejected == {}
-    assert len(checked.tests) == 9 and len(checked.trains) == 1
+    assert len(checked.tests) == 10 and len(checked.trains) == 1
 
 
 def test_command_line(tree, tmp_path):

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from besselflow.failures import Failure, JobWatch, summarise
+from besselflow.failures import Failure, JobWatch, attempt, summarise
+from besselflow.store import write_json
+from tiny_faults import fill_disk, small_disk
 
 TRACEBACK = """\
 2026-11-21 23:10:35,113 INFO fit 10 % (300/3000), misfit 1.3, 54 s left
@@ -168,7 +170,44 @@ def test_a_job_that_succeeded_when_tried_again_is_no_failure(watch):
     assert [f.sample for f in watch.failures("results")] == [None, "a, b"]
 
 
-def test_summary_tells_sample_stage_reason_log_and_command():
+def test_a_log_that_could_not_be_written_names_the_disk(folder):
+    results, log = folder / "results", "results/logs/preflight.log"
+    with small_disk(results, "64k"):
+        filler, watch = fill_disk(results), JobWatch()
+        failed(watch, 1, "preflight", log)
+        (full,) = watch.failures("results")
+        filler.unlink()
+        (roomy,) = watch.failures("results")
+    assert full.reason.startswith(
+        f"the job ended without a message, and {log} can't be written: the disk is full; free some"
+    )
+    assert "killed for its memory or time" in roomy.reason
+
+
+def test_what_could_not_be_written_is_said_in_a_sentence(folder):
+    with small_disk(folder / "results", "64k"):
+        fill_disk(folder / "results")
+        refusal = attempt(lambda: write_json("results/a.json", {"a": "b"}))
+    assert refusal.startswith("results/a.json can't be written: the disk is full; free some space")
+    assert attempt(lambda: write_json("a.json", {})) is None
+
+
+def test_summary_names_no_page_that_is_not_there(folder):
+    def last_lines(unwritten=None):
+        return summarise([], {}, "results", "snakemake", unwritten).splitlines()[2:-1]
+
+    refusal = "results/metrics.tsv can't be written: the disk is full; free some space"
+    inside = "What did finish is in results."
+    assert last_lines() == [inside]
+    assert last_lines(refusal) == [f"There is no results/report.html: {refusal}.", inside]
+    write_log("results/report.html", "a page")
+    assert last_lines() == ["What did finish is in results/report.html."]
+    earlier = "results/report.html is that of an earlier run"
+    assert last_lines(refusal) == [f"{earlier}: {refusal}.", inside]
+
+
+def test_summary_tells_sample_stage_reason_log_and_command(folder):
+    write_log("results/report.html", "a page")
     text = summarise(
         [
             Failure("a", "fit_inr", "the fit diverged", "results/a/logs/fit_inr-0.log"),

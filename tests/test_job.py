@@ -20,6 +20,7 @@ from besselflow import job
 from besselflow.errors import InputError
 from besselflow.hardware import cpu_name, describe_hardware, hardware_in
 from besselflow.job import CONTROLLER_VARIABLE, Progress, job_log, logger, run_script
+from tiny_faults import fill_disk, small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,23 @@ def test_log_is_that_of_the_last_attempt(tmp_path, capsys):
         logger.info("second attempt")
     assert "first attempt" not in log.read_text()
     assert log.read_text().splitlines()[0].endswith("second attempt")
+
+
+def test_a_full_disk_takes_the_log_and_not_what_it_would_have_said(tmp_path, capsys):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "64k"):
+        log = disk / "a.log"
+        log.touch()
+        fill_disk(disk)
+        with job_log(log, "a"):
+            logger.info("it goes on")
+        with pytest.raises(SystemExit), job_log(log, "a"):
+            raise RuntimeError("the fit diverged")
+    terminal = capsys.readouterr().err
+    assert "[a] it goes on" in terminal
+    reason = f"[a] failed: the fit diverged (no log: {log} can't be written: the disk is full;"
+    assert reason in terminal
+    assert "Traceback" not in terminal and "Logging error" not in terminal
 
 
 def test_log_holds_warnings_and_nothing_of_later_jobs(tmp_path, capsys):

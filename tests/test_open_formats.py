@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tifffile
 
 from besselflow.acquisition import open_acquisition, recognise
 from besselflow.errors import InputError
-from vendor_files import counts, write_ome_zarr
+from vendor_files import counts, write_bioformats2raw, write_ome_zarr
 
 DATA = counts()
 POSITIONS = [10.0, 15.5, 20.0, 24.0]
@@ -153,6 +154,37 @@ def test_ome_zarr_without_unit_or_image(tmp_path):
         open_acquisition(tmp_path / "a.zarr" / "0")
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_folder_of_bioformats2raw_with_one_image_is_that_image(tmp_path, version):
+    path = write_bioformats2raw(tmp_path / "a.zarr", [DATA], version)
+    around, image = open_acquisition(path), open_acquisition(path / "0")
+    np.testing.assert_array_equal(around.data.compute(), DATA)
+    assert (around.path, around.format) == (path, f"OME-Zarr {version}")
+    assert around.positions_um.tolist() == image.positions_um.tolist()
+    assert (around.voxel_size_um, around.channels) == (image.voxel_size_um, image.channels)
+    # Older versions of it write no list.
+    shutil.rmtree(path / "OME")
+    np.testing.assert_array_equal(open_acquisition(path).data.compute(), DATA)
+
+
+def test_several_images_of_bioformats2raw_are_named(tmp_path):
+    path = write_bioformats2raw(tmp_path / "a.zarr", [DATA] * 2, names=["A/1/0", "A/2/0"])
+    both = re.escape(f"holds 2 images; give the folder of one of them: {path}/A/1/0, {path}/A/2/0")
+    with pytest.raises(InputError, match=both):
+        open_acquisition(path)
+    shutil.rmtree(path / "OME")
+    with pytest.raises(InputError, match="without an image"):
+        open_acquisition(path)
+    many = write_bioformats2raw(tmp_path / "b.zarr", [DATA[:1, :1]] * 11)
+    shutil.rmtree(many / "OME")
+    with pytest.raises(InputError, match=r"11 images; .*b\.zarr/4 and 6 more"):
+        open_acquisition(many)
+    single = write_bioformats2raw(tmp_path / "c.zarr", [DATA])
+    shutil.rmtree(single / "0")
+    with pytest.raises(InputError, match="the image 0 that its metadata name is not there"):
+        open_acquisition(single)
+
+
 def test_own_volumes_are_read(tmp_path):
     import dask.array as da
 
@@ -163,6 +195,7 @@ def test_own_volumes_are_read(tmp_path):
     found = open_acquisition(tmp_path / "v")
     np.testing.assert_array_equal(found.data.compute(), data)
     assert found.voxel_size_um == (1, 0.6, 0.5) and found.positions_um.tolist() == [3, 4, 5, 6]
+    assert found.gaps is None
 
 
 @pytest.mark.parametrize("order", "CF")

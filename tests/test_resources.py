@@ -101,6 +101,28 @@ def test_estimates_cover_what_was_measured_but_not_tenfold(stage):
     assert seconds < 60 * need.minutes < 10 * seconds + 60 * resources._BASE_MINUTES
 
 
+# Processor seconds at 64 slices of 2048 x 2048 with one method, from "Cost of large volumes".
+SECONDS_LARGE = {
+    "preprocess": 37.9,
+    "convert_ground_truth": 12.0,
+    "assemble": 26.6,
+    "validate": 58.0,
+    "evaluate": 318.5,
+    "report_sample": 23.1,
+}
+
+
+@pytest.mark.parametrize("stage", SECONDS_LARGE)
+def test_time_of_whole_samples_covers_what_was_measured_several_times_over(stage):
+    alone = CONFIG.model_copy(update={"methods": ["spectral"], "final": "spectral"})
+    extent = Extent(1, 1, 11, 64, 2048, 2048)
+    minutes = need_of(stage, extent, alone).minutes - resources._BASE_MINUTES
+    assert 4.5 * SECONDS_LARGE[stage] < 60 * minutes < 7 * SECONDS_LARGE[stage]
+    five = need_of(stage, extent, CONFIG).minutes - resources._BASE_MINUTES
+    times = 1 if stage in ("preprocess", "convert_ground_truth") else len(CONFIG.methods)
+    assert five == pytest.approx(times * minutes)
+
+
 # Peak memory in GiB at 64 slices of 2048 x 2048, from "Cost of large volumes".
 MEASURED_LARGE = {
     "preprocess": 0.64,

@@ -364,10 +364,14 @@ def test_wrong_separator_of_one_row(folder):
     path = write(folder, TEST, TEST)
     header, good, bad = path.read_text().splitlines()
     path.write_text("\n".join([header, good, bad.replace("\t", ";")]))
-    (problem,) = refusal(path)
-    assert problem.row == 3
-    assert f"the row has 1 cells, but the header has {len(HEADER)}" in problem.message
+    sheet = read_sheet(path)
+    (problem,) = sheet.problems
+    assert problem.row == 3 and set(sheet.rejected) == {"row 3"}
+    # Of a line without a tab, the beginning is enough.
+    assert '"a;a.tif;a.csv;box:6um;1;0.5;0.4;;test;10...",' in problem.message
+    assert f"has 1 cells, but the header has {len(HEADER)}" in problem.message
     assert "semicolons" in problem.remedy
+    assert [sample.row for sample in sheet.samples] == [2]
 
 
 def test_columns_missing_doubled_and_misspelt(folder):
@@ -381,17 +385,55 @@ def test_columns_missing_doubled_and_misspelt(folder):
     assert "no name" in found[None].message
 
 
-def test_rows_of_wrong_length_are_listed_with_all_else(folder):
-    path = write(folder, TEST, TEST | {"sample": "b"}, TEST | {"sample": "c", "gain": "x"})
+def spoil(path, rows):
+    """Take the last tab out of rows, or add one, by the number of their line."""
     lines = path.read_text().splitlines()
-    lines[1] = lines[1].rpartition("\t")[0]
-    lines[2] += "\tmore"
+    for row, change in rows.items():
+        shorter = "".join(lines[row - 1].rpartition("\t")[::2])
+        lines[row - 1] = shorter if change < 0 else f"{lines[row - 1]}\tmore"
     path.write_text("\n".join(lines))
+    return path
+
+
+def test_rows_of_wrong_length_are_left_out_alone(folder):
+    names = ("a", "b", "no name!", "d", "e")
+    rows = [TEST | {"sample": name} for name in names]
+    rows[4] |= {"gain": "x"}
+    sheet = read_sheet(spoil(write(folder, *rows), {2: -1, 3: 1, 4: -1}))
+    assert [sample.name for sample in sheet.samples] == ["d"]
+    assert [problem.row for problem in sheet.problems] == [2, 3, 4, 6]
+    assert list(sheet.rejected) == ["a", "b", "row 4", "e"]
+    short, long, unnamed, other = map(str, sheet.problems)
+    begin = f'{folder}/samples.tsv:2: the row, which begins with "a", has {len(HEADER) - 1} cells'
+    assert short.startswith(begin) and "separate the cells by single tabs" in short
+    assert f'"b", has {len(HEADER) + 1} cells' in long and 'with "no name!",' in unnamed
+    assert 'column "gain"' in other
+
+
+def test_a_sheet_without_a_whole_row_is_refused(folder):
+    path = write(folder, TEST, TEST | {"sample": "b"})
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(row.replace("\t", ",") for row in rows)]))
     found = refusal(path)
-    assert [problem.row for problem in found] == [2, 3, 4]
-    assert f"{len(HEADER) - 1} cells" in found[0].message
-    assert f"{len(HEADER) + 1} cells" in found[1].message
-    assert found[2].column == "gain"
+    assert [problem.row for problem in found] == [2, 3]
+    assert all("separated by commas" in problem.remedy for problem in found)
+
+
+def test_a_row_of_wrong_length_keeps_its_name_and_its_files(folder):
+    cut = TEST | {"ground_truth": "a_truth.tif"}
+    train = TRAIN | {"ground_truth": "a_truth.tif"}
+    rows = [cut, train, TEST | {"sample": "A"}, TEST | {"sample": "b"}]
+    sheet = read_sheet(spoil(write(folder, *rows), {2: -1}))
+    assert [sample.name for sample in sheet.samples] == ["b"]
+    assert "stands in row 2, which has the wrong number of cells" in sheet.rejected["t"][0].message
+    assert "used again in row 2" in sheet.rejected["A"][0].message
+    mended = read_sheet(spoil(write(folder, train, TEST | {"sample": "b"}), {2: -1}))
+    assert set(mended.rejected) == {"t"} and [s.name for s in mended.samples] == ["b"]
+
+
+def test_training_alone_is_no_reason_while_a_row_is_to_be_mended(folder):
+    sheet = read_sheet(spoil(write(folder, TEST, TRAIN), {2: 1}))
+    assert set(sheet.rejected) == {"a"} and [s.name for s in sheet.trains] == ["t"]
 
 
 def test_no_test_sample(folder):

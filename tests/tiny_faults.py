@@ -1,9 +1,13 @@
-"""Damage for files of weights and checkpoints."""
+"""Damage for files of weights and checkpoints, and disks without room."""
 
+import contextlib
 import io
 import os
 import pickle
+import subprocess
 import zipfile
+
+import pytest
 
 
 class _Touch:
@@ -32,3 +36,27 @@ def malicious_pickle(path, archive):
         file.writestr("archive/data.pkl", content)
         file.writestr("archive/version", "3\n")
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def small_disk(place, size):
+    """Mount a file system of a limited size where that is allowed."""
+    place.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill_disk(place, free=0):
+    """Leave so many bytes free in the file system of a folder; return the file that fills it."""
+    filler = place / "filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    os.truncate(filler, filler.stat().st_size - free)
+    return filler

@@ -316,3 +316,18 @@ def write_ome_zarr(
         ome["multiscales"][0]["version"] = version
         group.attrs.update(ome)
     return path
+
+
+def write_bioformats2raw(path, images, version="0.5", names=None):
+    """Write images into folders of one, as bioformats2raw does."""
+    names = names or [str(number) for number in range(len(images))]
+    root = zarr.open_group(str(path), mode="w", zarr_format=3 if version == "0.5" else 2)
+    layout = {"bioformats2raw.layout": 3}
+    root.attrs.update({"ome": {"version": version} | layout} if version == "0.5" else layout)
+    listed = root.create_group("OME")
+    series = {"series": names}
+    listed.attrs.update({"ome": {"version": version} | series} if version == "0.5" else series)
+    (path / "OME" / "METADATA.ome.xml").write_text("<OME/>", encoding="utf-8")
+    for name, data in zip(names, images, strict=True):
+        write_ome_zarr(path / name, data, version)
+    return path

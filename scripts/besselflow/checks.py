@@ -231,18 +231,18 @@ def check_images(findings: Findings, stack: Acquisition) -> None:
             f"the images have {y} x {x} pixels (y, x)",
             f"give images of at least {_SMALLEST_IMAGE} x {_SMALLEST_IMAGE} pixels",
         )
-    if stack.gaps is not None:
-        findings.report(
-            "acquisition",
-            stack.path,
-            f"{stack.gaps}, and would be read as zeros",
-            "copy the folder again, or write chunks of zeros, too, which Zarr leaves out",
-        )
     _check_planes(findings, "acquisition", stack)
 
 
 def _check_planes(findings: Findings, column: str, stack: Acquisition) -> None:
-    """Decode the first, middle and last plane, and look for light in them."""
+    """Look for what is missing, decode the first, middle and last plane, and look for light."""
+    if stack.gaps is not None:
+        findings.report(
+            column,
+            stack.path,
+            f"{stack.gaps}, and would be read as zeros",
+            "copy the folder again, or write chunks of zeros, too, which Zarr leaves out",
+        )
     t, c, n = stack.data.shape[:3]
     places = sorted({(0, 0, 0), (t // 2, c // 2, n // 2), (t - 1, c - 1, n - 1)})
     planes = []

@@ -48,8 +48,8 @@ such as a column `group`, the page of all samples filters by it and compares the
 - No model learns from what it is tested on: a `train` sample whose ground truth is a file that a
   `test` sample uses (links included), or holds the same voxels, is refused.
 - A sample with a problem is left out and named, with row, column, value and remedy, on the
-  terminal; the other samples go on. A sheet that can't be read as a table stops
-  the run.
+  terminal; the other samples go on, also where a row has a tab too few or too many. A sheet that
+  can't be read as a table, or none of whose rows fits its header, stops the run.
 
 ### Images
 

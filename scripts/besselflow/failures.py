@@ -6,8 +6,13 @@ import atexit
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from besselflow.disk import explained
+from besselflow.errors import InputError, on_one_line
 
 ADMISSION = "the preflight"
 """The stage at which a sample is left out for its light."""
@@ -16,6 +21,8 @@ _EXCLUDING_RULE = "exclude_samples"
 _PREFLIGHT_RULE = "preflight_sample"
 # How the reason of a sample begins that is left out for its light.
 _NOT_ADMITTED = "preflight is "
+# Bytes that a job's log takes, roughly.
+_SIZE_OF_LOG = 2**14
 _KILLED = (
     "the job ended without a message, as when it is killed for its memory or time; "
     "run again with more memory, or look into the cluster's own log"
@@ -109,7 +116,7 @@ def _blamed(members: list[dict]) -> list[dict]:
     unfinished = [one for one in members if not all(map(os.path.exists, one["output"]))]
     missing = {path for one in unfinished for path in one["output"]}
     begun = [one for one in unfinished if not missing & set(one["input"])]
-    told = [one for one in begun if one["log"] and _reason_of(str(one["log"][0])) != _KILLED]
+    told = [one for one in begun if one["log"] and _message_of(str(one["log"][0]))]
     return told or begun[:1] or members[:1]
 
 
@@ -124,25 +131,62 @@ def _sample_of(log: str | None, results: str) -> str | None:
 
 
 def _reason_of(log: str | None) -> str:
-    """Return the message of the exception that ends a job's log."""
+    """Return why a job failed: by its log, or else by what may have kept it from writing one."""
+    message = _message_of(log)
+    if message is not None:
+        return message
+    refusal = None if log is None else attempt(lambda: _try_to_write(Path(log)))
+    return _KILLED if refusal is None else f"the job ended without a message, and {refusal}"
+
+
+def _message_of(log: str | None) -> str | None:
+    """Return the message of the exception that ends a job's log, None where none does."""
     if log is None or not Path(log).exists():
-        return _KILLED
+        return None
     lines = Path(log).read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     start = max(
         (i for i, line in enumerate(lines) if line.startswith("Traceback (most recent")), default=-1
     )
     if start < 0:
-        return _KILLED
+        return None
     message = [line for line in lines[start + 1 :] if line and not line.startswith(" ")]
     if not message:
-        return _KILLED
+        return None
     # A message of several lines says what happened in the first.
     kind, _, text = message[0].partition(": ")
     return text if text and kind.endswith("InputError") else message[0]
 
 
+def _try_to_write(log: Path) -> None:
+    """Raise an InputError where there is no room for a log; what is free does not tell a quota."""
+    place = next(folder for folder in log.absolute().parents if folder.is_dir())
+    with explained(log), tempfile.TemporaryFile(dir=place) as probe:
+        probe.write(bytes(_SIZE_OF_LOG))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+def attempt(write: Callable[[], None]) -> str | None:
+    """Write something, and return in a sentence why it can't be written; None where it is.
+
+    Parameters
+    ----------
+    write : callable
+        What writes it.
+    """
+    try:
+        write()
+    except (InputError, OSError) as error:
+        return on_one_line(error)
+    return None
+
+
 def summarise(
-    failures: list[Failure], rejected: dict[str, list[str]], results: str, resume: str
+    failures: list[Failure],
+    rejected: dict[str, list[str]],
+    results: str,
+    resume: str,
+    unwritten: str | None = None,
 ) -> str:
     """Write the summary that ends a failed run.
 
@@ -156,6 +200,8 @@ def summarise(
         Folder of the results.
     resume : str
         Command that goes on after the repair.
+    unwritten : str or None
+        Why the page of all samples can't be written, where that was tried in vain.
     """
     lines = ["", "BesselFlow could not finish everything."]
     for failure in failures:
@@ -168,8 +214,13 @@ def summarise(
     for name, problems in rejected.items():
         lines += [f"  sample: {name}", "    stage:  check of the input"]
         lines += [f"    reason: {problem}" for problem in problems]
+    page = f"{results}/report.html"
+    there = os.path.exists(page)
+    if unwritten is not None:
+        about = f"{page} is that of an earlier run" if there else f"There is no {page}"
+        lines.append(f"{about}: {unwritten}.")
     lines += [
-        f"What did finish is in {results}/report.html.",
+        f"What did finish is in {page if there and unwritten is None else results}.",
         f"After the repair, go on with: {resume}",
     ]
     return "\n".join(lines)

@@ -51,7 +51,7 @@ FORMATS = (
     ),
     (
         "OME-Zarr 0.4 and 0.5",
-        "the folder of the image",
+        "the folder of the image, or that around a single one which bioformats2raw writes",
         "scale and translation of the axis z",
         "scale of the axes y and x",
         "channel names, times; the full resolution",

@@ -16,6 +16,8 @@ from pathlib import Path
 import dask
 import psutil
 
+from besselflow.disk import explained
+from besselflow.errors import InputError
 from besselflow.hardware import MARK, describe_hardware
 
 CONTROLLER_VARIABLE = "BESSELFLOW_CONTROLLER"
@@ -27,7 +29,8 @@ def job_log(log_path: Path | str, label: str, threads: int = 1) -> Iterator[None
     """Send the library's messages to a log file and, labelled, to the terminal.
 
     The hardware that the job has used is noted in the log. An exception leaves its traceback as
-    the end of the log and its message on the terminal, and ends the process with status 1.
+    the end of the log and its message on the terminal, and ends the process with status 1. Where
+    the disk has no room for a log, the job goes on without one.
 
     Parameters
     ----------
@@ -38,8 +41,15 @@ def job_log(log_path: Path | str, label: str, threads: int = 1) -> Iterator[None
     threads : int
         Threads that the job may use.
     """
-    Path(log_path).parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
+    try:
+        with explained(log_path):
+            Path(log_path).parent.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
+    except InputError as error:
+        print(f"[{label}] failed: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    # A traceback on the terminal for every line would hide what the job itself says of the disk.
+    file.handleError = lambda _: None
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter(f"[{label}] %(message)s"))
@@ -58,18 +68,23 @@ def job_log(log_path: Path | str, label: str, threads: int = 1) -> Iterator[None
             logger.info("%s%s", MARK, describe_hardware(threads))
     except Exception as error:
         # What ends a log is what its job failed of: see `besselflow.failures`.
-        file.acquire()
-        file.stream.write(traceback.format_exc())
-        file.flush()
-        file.release()
-        print(f"[{label}] failed: {error} (log: {log_path})", file=sys.stderr, flush=True)
+        text, log = traceback.format_exc(), f"log: {log_path}"
+        try:
+            with explained(log_path), file.lock:
+                file.stream.write(text)
+                file.flush()
+        except InputError as refusal:
+            log = f"no log: {refusal}"
+        print(f"[{label}] failed: {error} ({log})", file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
         for handler in (file, terminal):
             logger.removeHandler(handler)
         warnings_logger.removeHandler(file)
         logging.captureWarnings(False)
-        file.close()
+        # What did not fit is tried again here.
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def become_controller() -> None:

@@ -8,9 +8,9 @@ Memory is what the process itself takes, PyTorch included, plus what grows with 
 number of bytes per voxel of the array that a stage holds at once. That is one work unit (a tile
 with its halo and all slices) for a stage that works unit by unit. The others work through a time
 point and channel block by block, and hold no more than a number of its planes, whatever its depth.
-Time is proportional to the voxels of all that a job works through. The
-numbers come from `benchmarks/*.tsv` of finished samples and from `tests/benchmarks/README.md`, for
-two cores; nodes differ, so that time has a generous margin.
+Time is proportional to the voxels of all that a job works through, once for every method where the
+work is done for each. The numbers come from `benchmarks/*.tsv` of finished samples and from
+`tests/benchmarks/README.md`, for two cores; nodes differ, so that time has a generous margin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from besselflow.inr.steps import automatic_steps
 from besselflow.projection import AxialGrid
 from besselflow.sample_sheet import Sample
 from besselflow.slice_spacing import with_spacing
-from besselflow.tiling import list_units, unit_shape, units_of_shard
+from besselflow.tiling import list_units, unit_shape, units_of_largest_shard
 
 # Python with our libraries takes 0.2 GiB, with PyTorch 0.45 GiB, and the two processes of Snakemake
 # around it as much again: a job is killed for the sum.
@@ -41,17 +41,19 @@ _BASE_MINUTES = 2.0
 # Nodes are slower than the machine that was measured on, or shared with other jobs.
 _MARGIN = 4.0
 
-# Bytes per voxel held at once; seconds on two cores per million voxels. Counted in float32 copies
-# of 4 bytes: what reads or writes a store holds a block, its copy in the other type, and what is
-# compressed; the variational method some 40 copies, for the gradient, momentum and the six second
-# derivatives of both; the INR and the prior the samples, and what a block of slices takes in the
-# layers of the network, which is counted apart.
+# Bytes per voxel held at once; seconds on two cores per million voxels, for stages in `_PER_METHOD`
+# of one method. Seconds of the stages in `_ONCE` are at least a quarter above those of "Cost of
+# large volumes" in tests/benchmarks/README.md. Bytes are counted in float32 copies of 4 bytes: what
+# reads or writes a store holds a block, its copy in the other type, and what is compressed; the
+# variational method some 40 copies, for the gradient, momentum and the six second derivatives of
+# both; the INR and the prior the samples, and what a block of slices takes in the layers of the
+# network, which is counted apart.
 _COSTS = {
     # Some crops of one time point, whatever the size.
     "preflight_sample": (1, 0.1),
-    "preprocess": (24, 0.5),
-    "convert_ground_truth": (24, 0.5),
-    "hold_out": (24, 0.5),
+    "preprocess": (24, 0.2),
+    "convert_ground_truth": (24, 0.06),
+    "hold_out": (24, 0.2),
     "interpolation": (16, 0.5),
     "spectral": (20, 1.0),
     "richardson_lucy": (32, 5.0),
@@ -59,10 +61,10 @@ _COSTS = {
     "fit_inr": (64, 10.0),
     "refine": (64, 10.0),
     "safeguard": (48, 2.0),
-    "assemble": (24, 2.0),
-    "validate": (32, 5.0),
-    "evaluate": (32, 30.0),
-    "report_sample": (24, 1.0),
+    "assemble": (24, 0.13),
+    "validate": (32, 0.27),
+    "evaluate": (32, 1.5),
+    "report_sample": (24, 0.11),
     "scan_points": (48, 20.0),
 }
 _ONCE = (
@@ -75,6 +77,7 @@ _ONCE = (
     "evaluate",
     "report_sample",
 )
+_PER_METHOD = ("assemble", "validate", "evaluate", "report_sample")
 _BY_UNIT = (
     *("interpolation", "spectral", "richardson_lucy", "variational"),
     *("fit_inr", "refine", "safeguard"),
@@ -276,6 +279,8 @@ def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need
     held, done, count = _voxels(stage, extent, config, shards)
     bytes_per_voxel, seconds = _COSTS[stage]
     work = seconds * done / 1e6
+    if stage in _PER_METHOD:
+        work *= len(config.methods)
     if stage == "fit_inr":
         work += count * _fit_seconds(held, extent.slices, config)
     return _need(bytes_per_voxel * held, work)
@@ -317,8 +322,7 @@ def _voxels(stage: str, extent: Extent, config: Config, shards: int) -> tuple[in
         return held, extent.frames * extent.frame, extent.frames
     shape = (extent.times, extent.channels, extent.projections, extent.rows, extent.columns)
     units = list_units(shape, config.tiling.tile, config.tiling.halo)
-    chain = config.tiling.chain
-    count = max(len(units_of_shard(units, n, shards, chain)) for n in range(shards))
+    count = units_of_largest_shard(units, shards, config.tiling.chain)
     held = int(np.prod(unit_shape(units, max(extent.slices, extent.projections))))
     return held, count * held, count
 

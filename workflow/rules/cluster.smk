@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 from besselflow import slurm
+from besselflow.long_jobs import describe_long_jobs
 from besselflow.resources import (
     UNKNOWN,
     computing_minutes,
@@ -34,6 +35,15 @@ if (
         )
     except InputError as error:
         raise WorkflowError(f"Nothing was run. {error}")
+
+
+# What Slurm would refuse after hours of other jobs.
+if workflow.is_main_process and slurm.is_installed():
+    warning = describe_long_jobs(
+        {name: extent_of(sample) for name, sample in RUN.tests.items()}, CONFIG
+    )
+    if warning is not None:
+        print(warning, file=sys.stderr, flush=True)
 
 
 def need(stage, wildcards):

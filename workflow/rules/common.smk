@@ -64,7 +64,9 @@ def exclusion_marker():
 
 
 def remember_exclusions():
-    RUN.remember_exclusions()
+    refusal = failures.attempt(RUN.remember_exclusions)
+    if refusal is not None:
+        raise WorkflowError(f"Nothing was run. {refusal}")
 
 
 def fold_finished_samples(failed=()):
@@ -74,6 +76,10 @@ def fold_finished_samples(failed=()):
 
 
 def announce_report():
+    # A full disk spoils no result that is there.
+    unfolded = failures.attempt(fold_finished_samples)
+    if unfolded is not None:
+        failures.say_last(f"The logs could not be joined: {unfolded}.")
     # The target may have been another.
     if not Path(RESULTS, "report.html").exists():
         return
@@ -90,12 +96,14 @@ def resume_command():
 
 def summarise_failures():
     found = JOB_WATCH.failures(RESULTS)
-    fold_finished_samples({failure.sample for failure in found})
-    failures.say_last(
-        failures.summarise(found, RUN.rejected, RESULTS, resume_command())
+    unwritten = failures.attempt(
+        lambda: fold_finished_samples({failure.sample for failure in found})
     )
     # Where its own rule failed, a page would count as made by it in the next run. A comparison of
     # configurations has pages of its own.
     others = {"report_cohort", "run_configuration", "ablation"}
-    if not others & {failure.stage for failure in found}:
-        RUN.write_cohort_report(found)
+    if unwritten is None and not others & {failure.stage for failure in found}:
+        unwritten = failures.attempt(lambda: RUN.write_cohort_report(found))
+    failures.say_last(
+        failures.summarise(found, RUN.rejected, RESULTS, resume_command(), unwritten)
+    )

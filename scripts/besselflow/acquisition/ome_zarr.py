@@ -1,7 +1,12 @@
-"""OME-Zarr 0.4 and 0.5: the full resolution of the first multiscale image."""
+"""OME-Zarr 0.4 and 0.5: the full resolution of the first multiscale image.
+
+bioformats2raw writes images into numbered folders of one that names no image itself; a single one
+is read as that folder (https://ngff.openmicroscopy.org/0.5/, "bioformats2raw.layout").
+"""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ from besselflow.errors import InputError
 
 FORMAT = "OME-Zarr"
 _SECONDS = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0}
+_LAYOUT = "bioformats2raw.layout"
+_MOST_NAMED = 5
 _METADATA = ("zarr.json", ".zgroup", ".zattrs")
 
 
@@ -24,12 +31,13 @@ def is_ome_zarr(path: Path) -> bool:
 
 
 def read_ome_zarr(path: Path) -> Acquisition:
-    """Open an OME-Zarr image.
+    """Open an OME-Zarr image, or the only image in a folder of bioformats2raw.
 
     Raises
     ------
     InputError
-        The folder is Zarr but no image of OME-Zarr, or its axes can't be understood.
+        The folder is Zarr but no image of OME-Zarr, or holds several, or its axes can't be
+        understood.
     """
     try:
         group = zarr.open_group(str(path), mode="r")
@@ -37,8 +45,10 @@ def read_ome_zarr(path: Path) -> Acquisition:
         raise InputError(
             f"{path}: not a readable group of OME-Zarr ({error}); give the folder of the image"
         ) from error
-    attributes = dict(group.attrs)
-    ome = attributes.get("ome", attributes)
+    ome = _metadata(group)
+    if _LAYOUT in ome and "multiscales" not in ome:
+        group = _only_image(path, group)
+        ome = _metadata(group)
     try:
         image = ome["multiscales"][0]
         dataset = image["datasets"][0]
@@ -82,6 +92,33 @@ def read_ome_zarr(path: Path) -> Acquisition:
         unknown=unknown,
         gaps=_gaps(array),
     )
+
+
+def _metadata(group: zarr.Group) -> dict[str, Any]:
+    """Return the attributes of OME-Zarr, which are nested from version 0.5 on."""
+    attributes = dict(group.attrs)
+    return attributes.get("ome", attributes)
+
+
+def _only_image(path: Path, group: zarr.Group) -> zarr.Group:
+    """Return the image in a folder of bioformats2raw."""
+    names = _metadata(group["OME"]).get("series") if "OME" in group else None
+    if names is None:
+        names = list(itertools.takewhile(group.__contains__, map(str, itertools.count())))
+    if not names:
+        raise InputError(f"{path}: a folder of bioformats2raw without an image; convert it again")
+    if len(names) > 1:
+        named = ", ".join(str(path / name) for name in names[:_MOST_NAMED])
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        raise InputError(
+            f"{path}: this folder holds {len(names)} images; give the folder of one of them: "
+            f"{named}{more}"
+        )
+    if names[0] not in group:
+        raise InputError(
+            f"{path}: the image {names[0]} that its metadata name is not there; copy it again"
+        )
+    return group[names[0]]
 
 
 def _gaps(array: zarr.Array) -> str | None:

@@ -270,7 +270,8 @@ def _further_scores(stacks: list[pd.DataFrame]) -> dict[str, float]:
         squares = rows["published_square"]
         own["published_psnr"] = np.mean([psnr(square, 1.0) for square in squares])
         own["published_dice"] = dice(*rows[["published_overlap", "published_sizes"]].sum())
-        for name in COVERAGE.keys() & set(rows):
+        # In the same order in every process, which the order of a set is not.
+        for name in filter(rows.__contains__, COVERAGE):
             own[name] = rows[name].sum() / rows["voxels"].sum()
         for name, value in own.items():
             found.setdefault(name, []).append(float(value))

@@ -156,7 +156,7 @@ def _check_estimable(row: Row, column: str) -> None:
         )
 
 
-def _resolve(row: Row, cell: str) -> Path:
+def path_of(row: Row, cell: str) -> Path:
     """Return the absolute path of a cell: from the sheet's folder, or else where that exists."""
     # Unlike pathlib's, these functions raise for no text: an unknown user, a folder that may not be
     # entered, or a name that is too long would spoil the other rows.
@@ -188,7 +188,7 @@ def read_path(row: Row, column: str, folders: bool = False) -> Path | None:
     cell = row.cells[column]
     if not cell:
         return None
-    path = _resolve(row, cell)
+    path = path_of(row, cell)
     _refuse_placeholder(row, column, path)
     if os.path.isdir(path):
         if not folders:
@@ -274,13 +274,13 @@ def _refuse_placeholder(row: Row, column: str, path: Path) -> None:
 def _read_optics(row: Row, column: str, remedy: str) -> str | None:
     """Return a model as it stands, or the absolute path of a file with the options behind it."""
     cell = row.cells[column]
-    path = _resolve(row, cell)
+    path = path_of(row, cell)
     if os.path.isfile(path):
         _refuse_placeholder(row, column, path)
         return str(path)
     split = split_tiff(cell)
     if split:
-        path = _resolve(row, split[0])
+        path = path_of(row, split[0])
         if os.path.isfile(path):
             _refuse_placeholder(row, column, path)
             return f"{path}:{split[1]}" if split[1] else str(path)

@@ -16,6 +16,7 @@ from besselflow.errors import Problem, ProblemsError
 from besselflow.sample_sheet.cells import (
     Row,
     empty_unfilled,
+    path_of,
     read_beam,
     read_detector,
     read_frames,
@@ -173,8 +174,8 @@ def read_sheet(path: Path | str) -> Sheet:
     ------
     ProblemsError
         The sheet as a whole is unusable: missing, not tab-separated text, columns missing or
-        doubled, rows of the wrong length, no sample, or no ``test`` sample. All that was found is
-        listed, problems of single rows included.
+        doubled, all rows of the wrong length, no sample, or no ``test`` sample. All that was found
+        is listed, problems of single rows included.
     """
     path = Path(path)
     lines = read_lines(path)
@@ -197,38 +198,44 @@ def read_sheet(path: Path | str) -> Sheet:
                 )
             ]
         )
-    rows = []
+    rows, misfits = [], []
     for line, text in body:
         cells = split_cells(text)
         while len(cells) > len(header) and cells[-1] == "":
             cells.pop()
-        if len(cells) != len(header):
-            problems.append(wrong_length(path, line, text, len(cells), len(header)))
-        else:
+        if len(cells) == len(header):
             rows.append(Row(path, line, dict(zip(header, cells, strict=True))))
-    samples = _understand(rows)
-    if rows and all(row.cells["role"] == "train" for row in rows):
-        problems.append(
-            Problem(
-                str(path),
-                "no test sample: every row has the role train",
-                "write test into the role column of the samples to reconstruct",
-                column="role",
-            )
+        else:
+            misfits.append(_misfit(path, line, text, cells, len(header)))
+    samples = _understand(rows, misfits)
+    by_row = [problem for row in (*rows, *misfits) for problem in row.problems]
+    if not rows:
+        raise ProblemsError([row.problems[0] for row in misfits])
+    if not misfits and all(row.cells["role"] == "train" for row in rows):
+        problem = Problem(
+            str(path),
+            "no test sample: every row has the role train",
+            "write test into the role column of the samples to reconstruct",
+            column="role",
         )
-    by_row = [problem for row in rows for problem in row.problems]
-    if problems:
-        raise ProblemsError(
-            sorted([*problems, *by_row], key=lambda problem: problem.row or header_line)
-        )
-    return Sheet(path, tuple(samples), tuple(by_row))
+        raise ProblemsError([problem, *by_row])
+    return Sheet(path, tuple(samples), tuple(sorted(by_row, key=lambda problem: problem.row)))
 
 
-def _understand(rows: list[Row]) -> list[Sample]:
+def _misfit(path: Path, line: int, text: str, cells: list[str], columns: int) -> Row:
+    """Return a row of the wrong length, of whose cells nobody knows the columns but the first."""
+    name = cells[0] if _NAME.fullmatch(cells[0]) else ""
+    problem = wrong_length(path, line, text, cells, columns, name or None)
+    numbered = {str(number): cell for number, cell in enumerate(cells)}
+    return Row(path, line, {"sample": name, **numbered}, [problem])
+
+
+def _understand(rows: list[Row], misfits: list[Row]) -> list[Sample]:
     """Turn rows into samples; what is wrong is reported to the rows."""
     for row in rows:
         empty_unfilled(row)
     _check_names(rows)
+    _check_repeated([*rows, *misfits])
     known, parsed = {column.name for column in COLUMNS}, []
     for row in rows:
         _check_role(row)
@@ -248,7 +255,7 @@ def _understand(rows: list[Row]) -> list[Sample]:
         }
         _check_needed(row)
         parsed.append((row, paths, cells))
-    _check_leaks([(row, paths) for row, paths, _ in parsed])
+    _check_leaks([(row, paths) for row, paths, _ in parsed], misfits)
     return [
         Sample(name=row.cells["sample"], row=row.line, role=row.cells["role"], **paths, **cells)
         for row, paths, cells in parsed
@@ -257,13 +264,11 @@ def _understand(rows: list[Row]) -> list[Sample]:
 
 
 def _check_names(rows: list[Row]) -> None:
-    by_name: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         name = row.cells["sample"]
         if not name:
             row.report("sample", "the sample has no name", "give it a unique name")
             continue
-        by_name[name.lower()].append(row)
         if not _NAME.fullmatch(name):
             safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")
             hint = f', such as "{safe}"' if safe else ""
@@ -284,6 +289,13 @@ def _check_names(rows: list[Row]) -> None:
                 "the name is reserved for a file or folder in the results",
                 f"choose a name other than {', '.join(RESERVED_NAMES)}",
             )
+
+
+def _check_repeated(rows: list[Row]) -> None:
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.cells["sample"]:
+            by_name[row.cells["sample"].lower()].append(row)
     for group in by_name.values():
         for row in group:
             others = [other for other in group if other is not row]
@@ -320,24 +332,33 @@ def _check_needed(row: Row) -> None:
             )
 
 
-def _check_leaks(rows: list[tuple[Row, dict[str, Path | None]]]) -> None:
-    """Refuse training data that are the same file as something that is tested on."""
-    tested: dict[tuple[int, int], tuple[Row, str]] = {}
+def _check_leaks(rows: list[tuple[Row, dict[str, Path | None]]], misfits: list[Row]) -> None:
+    """Refuse training data that are the same file as something that is tested on.
+
+    A row of the wrong length may be mended tomorrow, and then tested on with the same prior.
+    """
+    tested: dict[tuple[int, int], str] = {}
     for row, paths in rows:
         if row.cells["role"] != "train":
             for column in ("ground_truth", "acquisition"):
                 identity = _identity(paths[column])
+                where = f'is the {column} of the test sample "{row.cells["sample"]}"'
                 if identity is not None:
-                    tested.setdefault(identity, (row, column))
+                    tested.setdefault(identity, f"{where} (row {row.line})")
+    for row in misfits:
+        cells = set(row.cells.values()) - {""}
+        for cell in cells if "train" not in cells else ():
+            identity = _identity(path_of(row, cell))
+            if identity is not None:
+                where = f"stands in row {row.line}, which has the wrong number of cells"
+                tested.setdefault(identity, where)
     for row, paths in rows:
         identity = _identity(paths["ground_truth"])
         if row.cells["role"] == "train" and identity in tested:
-            other, column = tested[identity]
             row.report(
                 "ground_truth",
-                f"the same file is the {column} of the test sample "
-                f'"{other.cells["sample"]}" (row {other.line}), and a model must not learn from '
-                f"what it is tested on",
+                f"the same file {tested[identity]}, and a model must not learn from what it is "
+                f"tested on",
                 "train on another sample",
             )
 

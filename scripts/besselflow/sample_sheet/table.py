@@ -11,6 +11,8 @@ from besselflow.errors import Problem, ProblemsError
 from besselflow.sample_sheet.columns import COLUMNS
 
 _SEPARATORS = ((";", "semicolons"), (",", "commas"), ("|", "vertical bars"))
+# Of a row without tabs, the first cell is all of it.
+_SHOWN = 40
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -128,15 +130,36 @@ def check_header(path: Path, line: int, header: list[str]) -> list[Problem]:
     return problems
 
 
-def wrong_length(path: Path, line: int, text: str, cells: int, columns: int) -> Problem:
-    """Return the problem of a row with more or fewer cells than the header."""
+def wrong_length(
+    path: Path, line: int, text: str, cells: list[str], columns: int, name: str | None
+) -> Problem:
+    """Return the problem of a row with more or fewer cells than the header.
+
+    Parameters
+    ----------
+    path : path
+        The sheet.
+    line : int
+        1-based line.
+    text : str
+        The row.
+    cells : list of str
+        What it is split into.
+    columns : int
+        Number of columns of the header.
+    name : str or None
+        The sample that the row seems to be of.
+    """
+    first, count = cells[0], len(cells)
     remedy = "separate the cells by single tabs, and keep the tab where a cell is empty"
-    for separator, name in _SEPARATORS:
-        if cells < columns and text.count(separator) >= columns - cells:
-            remedy = f"the row seems to be separated by {name}: {remedy}"
+    for separator, separators in _SEPARATORS:
+        if count < columns and text.count(separator) >= columns - count:
+            remedy = f"the row seems to be separated by {separators}: {remedy}"
             break
     else:
-        if cells < columns and len(re.split(r"\t| {2,}", text.strip())) > cells:
+        if count < columns and len(re.split(r"\t| {2,}", text.strip())) > count:
             remedy = f"the row seems to be separated by spaces: {remedy}"
-    message = f"the row has {cells} cells, but the header has {columns} columns"
-    return Problem(str(path), message, remedy, line)
+    first = first if len(first) <= _SHOWN else f"{first[:_SHOWN]}..."
+    begins = f', which begins with "{first}",' if first else ""
+    message = f"the row{begins} has {count} cells, but the header has {columns} columns"
+    return Problem(str(path), message, remedy, line, sample=name)

@@ -1,0 +1,81 @@
+"""Checks the warning of jobs that take longer than clusters allow."""
+
+import os
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from besselflow.config import Config
+from besselflow.long_jobs import USUAL_LIMIT_MINUTES, describe_long_jobs
+from besselflow.resources import Extent, need_of
+from tiny_runs import TinyFacility
+
+SMALL = Extent(1, 1, 21, 128, 128, 128)
+LARGE = Extent(1, 1, 43, 256, 2048, 2048)
+NETWORKS = {"methods": ["spectral", "inr", "diffusion"]}
+
+
+def configured(shards=1, **changes):
+    return Config.model_validate({"tiling": {"shards": shards}} | NETWORKS | changes)
+
+
+def advised(text):
+    return int(re.search(r"set tiling\.shards to (\d+) or more", text)[1])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"methods": ["spectral", "variational"], "final": "variational"}]
+)
+@pytest.mark.parametrize("series", [{}, {"times": 16, "rows": 1024, "columns": 1024}])
+def test_the_advised_number_of_shards_is_the_smallest_that_does(changes, series):
+    extent = replace(LARGE, **series)
+    text = describe_long_jobs({"small": SMALL, "big": extent}, configured(**changes))
+    shards = advised(text)
+    assert shards > 1
+    assert describe_long_jobs({"big": extent}, configured(shards, **changes)) is None
+    assert describe_long_jobs({"big": extent}, configured(shards - 1, **changes)) is not None
+
+
+def test_sample_stage_and_estimate_are_named_in_one_sentence():
+    config = configured()
+    text = describe_long_jobs({"small": SMALL, "big": LARGE}, config)
+    first, again = (need_of("refine", LARGE, config).at(attempt)[1] for attempt in (1, 2))
+    assert text.startswith(f'The job refine of the sample "big" asks for {first} minutes, ')
+    assert f"and for {again} if it has to be repeated" in text
+    assert text.count(". ") == 0 and "\n" not in text
+    # Alone, it would just fit.
+    assert first < USUAL_LIMIT_MINUTES < again
+
+
+def test_the_longest_of_several_samples_is_named_with_a_number_for_all():
+    deeper = replace(LARGE, times=8, slices=512)
+    text = describe_long_jobs({"big": LARGE, "bigger": deeper, "small": SMALL}, configured())
+    assert 'of the sample "bigger" (and those of 1 more)' in text
+    alone = describe_long_jobs({"bigger": deeper}, configured())
+    assert advised(text) == advised(alone) > advised(describe_long_jobs({"b": LARGE}, configured()))
+
+
+def test_what_shards_cannot_mend_is_said():
+    endless = configured(inr={"steps": 50_000_000})
+    text = describe_long_jobs({"a": SMALL}, endless)
+    assert advised(text) == 1 and "minutes are left), and ask for a partition" in text
+
+
+def test_samples_that_take_little_are_not_mentioned():
+    assert describe_long_jobs({"a": SMALL, "b": replace(SMALL, times=4)}, Config()) is None
+
+
+@pytest.mark.workflow
+def test_a_dry_run_warns_where_there_is_a_cluster(tmp_path, monkeypatch):
+    inr = {"steps": 5_000_000, "width": 16, "features": 16}
+    facility = TinyFacility(tmp_path, methods=["spectral", "inr"], final="inr", inr=inr)
+    facility.add_test("a")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "squeue").symlink_to(shutil.which("true"))
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    dry = facility.run("--dry-run", "--quiet", "all")
+    assert dry.returncode == 0, dry.stdout
+    assert 'The job fit_inr of the sample "a" asks for' in dry.stdout
