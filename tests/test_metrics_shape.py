@@ -114,6 +114,24 @@ def test_an_empty_mask_is_not_thin():
     assert not is_thin(lazy(np.zeros((12, 12, 12)))[0], np.ones(12, bool), np.array([1.0]))
 
 
+def test_a_large_volume_is_not_read_whole_to_tell_whether_it_is_thin():
+    read = []
+
+    def plane_of_lines(block_info=None):
+        read.append(block_info[None]["chunk-location"])
+        values = np.zeros((1, 1, 4, 128, 128), "float32")
+        values[..., 2, ::32, :] = 1
+        return values
+
+    chunks = ((1,), (1,), (4,), (128,) * 12, (128,) * 12)
+    truth = da.map_blocks(
+        plane_of_lines, chunks=chunks, dtype="float32", meta=np.empty(0, "float32")
+    )
+    assert is_thin(truth, np.ones(4, bool), np.array([0.5]))
+    assert len(read) == 64
+    assert {place[3] for place in read} == {place[4] for place in read} == set(range(12))
+
+
 def correlate(estimate, truth, scored=None):
     scored = np.ones(len(truth), bool) if scored is None else scored
     return correlate_shells(*lazy(estimate, truth), scored, VOXEL_UM)
