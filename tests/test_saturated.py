@@ -32,6 +32,7 @@ from besselflow.projection import AxialGrid, AxialProjection
 from besselflow.store import Projections, open_projections, write_projections
 from besselflow.tiling import list_units
 from tiny_networks import Constant
+from tiny_priors import tiny_denoiser
 
 VOXEL = (1.0, 1.0, 1.0)
 BEAM = box_profile(6.0)
@@ -271,7 +272,7 @@ def test_a_sampler_agrees_with_bounds_where_it_is_above_them(kernel):
         saturated=scene.saturated,
         shown=scene.full,
     )
-    unit = DenoisedUnit(problem, None, CPU)
+    unit = DenoisedUnit(problem, tiny_denoiser(), CPU)
     volume = torch.from_numpy(scene.volume.astype(np.float32))
     found, error = unit.agree(volume, 1.0)
     predicted = scene.operator.forward(volume).numpy()
