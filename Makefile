@@ -20,7 +20,7 @@ help:
 	@echo "make test          run the tests (up to 15 minutes)"
 	@echo "make test-slow     kill runs again and again (a few minutes)"
 	@echo "make test-browser  open the reports in headless Chromium"
-	@echo "make test-slurm    run the workflow on a Slurm cluster of one node (as root; 10 minutes)"
+	@echo "make test-slurm    run the workflow on a Slurm cluster of one node (as root; 20 minutes)"
 	@echo "make test-gpu      run what needs a CUDA GPU (a minute)"
 	@echo "make bench         run the benchmark over ../shared/bench, up to bench/results/metrics.tsv"
 	@echo "make bench-gpu     measure fit, training and sampling on a CUDA GPU"
