@@ -17,7 +17,6 @@ SIDE, SHALLOW, DEEP = 64, 90, 300
 def small_blocks(monkeypatch):
     monkeypatch.setattr("besselflow.metrics.blocks.BLOCK_VOXELS", 2**15)
     monkeypatch.setattr("besselflow.metrics.fourier._EDGE", 24)
-    monkeypatch.setattr("besselflow.metrics.centreline._HALO", 8)
 
 
 def volumes(depth):
@@ -88,3 +87,28 @@ def test_no_chunk_is_decoded_twice(monkeypatch):
     assert sorted(decoded) == list(range(10))
     assert np.concatenate([index for index, _ in found]).tolist() == list(range(3, 38))
     assert max(len(index) for index, _ in found) == 8
+
+
+class Recorded:
+    """An array on a disk that counts the voxels that are read from it."""
+
+    def __init__(self, values):
+        self.values, self.read = values, 0
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+    def __getitem__(self, place):
+        values = self.values[place]
+        self.read += values.size
+        return values
+
+
+@pytest.mark.parametrize(("compute", "most"), [(shells, 1.0), (lines, 12.5), (scores, 5.0)])
+def test_no_more_is_read_than_is_looked_at(compute, most):
+    rng = np.random.default_rng(0)
+    shape = (1, 1, 48, 96, 96)
+    arrays = [Recorded((rng.random(shape) ** 6).astype(np.float32)) for _ in range(2)]
+    # Large chunks, as those of Dask are, of which Zarr can read a part. The halo of centre lines is
+    # as large as their blocks are here.
+    lazy = [da.from_array(array, chunks=shape) for array in arrays]
+    compute(*lazy, np.ones(shape[2], bool))
+    assert max(array.read / array.values.size for array in arrays) <= most

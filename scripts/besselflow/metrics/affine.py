@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from besselflow.metrics.patches import iterate_bands
+
 
 @dataclass(frozen=True)
 class AffineFit:
@@ -38,18 +40,18 @@ def slice_moments(guess: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
     Parameters
     ----------
-    guess, true : numpy.ndarray, shape (Y, X), float64
+    guess, true : numpy.ndarray, shape (Y, X)
         A slice of the estimate and of the truth.
     """
-    mean_guess, mean_true = float(guess.mean()), float(true.mean())
-    guess, true = guess - mean_guess, true - mean_true
-    return {
-        "mean_guess": mean_guess,
-        "mean_true": mean_true,
-        "guess_guess": float(np.mean(guess * guess)),
-        "guess_true": float(np.mean(guess * true)),
-        "true_true": float(np.mean(true * true)),
-    }
+    means = guess.mean(dtype=np.float64), true.mean(dtype=np.float64)
+    sums = np.zeros(3)
+    for x, y in iterate_bands(guess, true):
+        x -= means[0]
+        y -= means[1]
+        sums += [np.vdot(x, x), np.vdot(x, y), np.vdot(y, y)]
+    names = ("guess_guess", "guess_true", "true_true")
+    products = dict(zip(names, (sums / guess.size).tolist(), strict=True))
+    return {"mean_guess": float(means[0]), "mean_true": float(means[1])} | products
 
 
 def fit_affine(slices: pd.DataFrame) -> AffineFit:

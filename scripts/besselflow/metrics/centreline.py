@@ -64,10 +64,10 @@ def score_centrelines(
     for t, channel in np.ndindex(*truth.shape[:2]):
         counts = {name: np.zeros(4, np.int64) for name in volumes}
         for place, core in _blocks(scored, truth.shape[3:], block):
-            mask, lines = _mask_and_lines(truth[t, channel][place], thresholds[channel], core)
+            mask, lines = _mask_and_lines(truth[t, channel, *place], thresholds[channel], core)
             for name, volume in volumes.items():
                 own, own_lines = _mask_and_lines(
-                    volume[t, channel][place], thresholds[channel], core
+                    volume[t, channel, *place], thresholds[channel], core
                 )
                 pairs = (own_lines & mask, own_lines, lines & own, lines)
                 counts[name] += [np.count_nonzero(pair) for pair in pairs]
@@ -98,7 +98,7 @@ def is_thin(truth: da.Array, scored: np.ndarray, thresholds: np.ndarray) -> bool
     spread = np.linspace(0, len(places) - 1, min(len(places), _MOST_BLOCKS)).round().astype(int)
     for channel in range(truth.shape[1]):
         for place in (places[number] for number in spread):
-            mask = np.asarray(truth[0, channel][place] > thresholds[channel])
+            mask = np.asarray(truth[0, channel, *place] > thresholds[channel])
             if np.count_nonzero(mask) > fullest:
                 best, fullest = mask, np.count_nonzero(mask)
     return best is not None and slenderness(best) >= _THIN

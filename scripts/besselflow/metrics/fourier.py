@@ -66,10 +66,12 @@ def correlate_shells(
         occurrences[-1] = 1
     curves: dict[str, list[np.ndarray]] = {axis: [] for axis in shells}
     for t, channel in np.ndindex(*truth.shape[:2]):
-        pair = [volume[t, channel, first : last + 1] for volume in (estimate, truth)]
         sums = {axis: np.zeros((3, labels.max() + 1)) for axis, labels in shells.items()}
-        for place in _places(shape, block):
-            one, other = (_spectrum(np.asarray(volume[place])) for volume in pair)
+        for slices, *window in _places(shape, block):
+            slices = slice(first + slices.start, first + slices.stop)
+            # By one index alone, which Zarr reads without the rest of what Dask takes for a chunk.
+            pair = (np.asarray(each[t, channel, slices, *window]) for each in (estimate, truth))
+            one, other = map(_spectrum, pair)
             products = (one * other.conj()).real, np.abs(one) ** 2, np.abs(other) ** 2
             for (axis, labels), (row, values) in product(shells.items(), enumerate(products)):
                 weights = (values * occurrences).ravel()

@@ -15,16 +15,20 @@ pixels, which holds all of them in small volumes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import uniform_filter
 
 from besselflow.metrics.patches import iterate_patches
 
 BACKGROUND_PERCENTILE = 3
 _K1, _K2 = 0.01, 0.03
+# Of sampled windows, so many pixels are copied at once.
+_VALUES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,6 @@ class LocalMoments:
     true_true: np.ndarray
     guess_guess: np.ndarray
     guess_true: np.ndarray
-
-    def thinned(self, step: int) -> LocalMoments:
-        """Keep every `step`-th pixel, as copies that hold nothing else in memory."""
-        return LocalMoments(*(values.ravel()[::step].copy() for values in vars(self).values()))
 
     @classmethod
     def joined(cls, parts: list[LocalMoments]) -> LocalMoments:
@@ -79,32 +79,58 @@ class Scaling:
     data_range: float
 
 
-def local_moments(guess: np.ndarray, true: np.ndarray, window: int) -> LocalMoments:
-    """Take means over every window within the image, as ``structural_similarity`` does.
+def sampled_moments(guess: np.ndarray, true: np.ndarray, window: int, step: int) -> LocalMoments:
+    """Take means over every `step`-th of the windows within an image, row by row.
 
     Parameters
     ----------
-    guess, true : numpy.ndarray, shape (Y, X), float64
+    guess, true : numpy.ndarray, shape (Y, X)
         A slice of the estimate and of the truth.
     window : int
         Edge length of the window in pixels, odd.
+    step : int
+        1 for all windows.
+    """
+    shape = tuple(length - window + 1 for length in guess.shape)
+    places = np.arange(0, math.prod(shape), step)
+    pair = [sliding_window_view(image, (window, window)) for image in (true, guess)]
+    parts = []
+    for some in np.array_split(places, -(-len(places) * window**2 // _VALUES_AT_ONCE)):
+        rows, columns = np.unravel_index(some, shape)
+        x, y = (each[rows, columns].reshape(len(some), -1).astype(np.float64) for each in pair)
+        means = x.mean(axis=1), y.mean(axis=1)
+        x, y = x - means[0][:, None], y - means[1][:, None]
+        degrees = window**2 - 1
+        products = ((x * x).sum(axis=1), (y * y).sum(axis=1), (x * y).sum(axis=1))
+        parts.append(LocalMoments(*means, *(product / degrees for product in products)))
+    return LocalMoments.joined(parts)
+
+
+def slice_similarity(guess: np.ndarray, true: np.ndarray, window: int, scaling: Scaling) -> float:
+    """Return the scaled similarity of a slice, the mean over every window within it.
+
+    Parameters
+    ----------
+    guess, true : numpy.ndarray, shape (Y, X)
+        A slice of the estimate and of the truth.
+    window : int
+        Edge length of the window in pixels, odd.
+    scaling : Scaling
+        Result of `fit_scaling`.
     """
     # Centred, so that a large background doesn't cancel the variances away.
-    centres = guess.mean(), true.mean()
-    names = LocalMoments.__dataclass_fields__
-    counts = tuple(length - window + 1 for length in guess.shape)
-    whole = LocalMoments(*(np.empty(counts) for _ in names))
-    for pixels, windows in iterate_patches(guess.shape, window):
-        patch = _patch_moments(guess[pixels], true[pixels], window, centres)
-        for name in names:
-            getattr(whole, name)[windows] = getattr(patch, name)
-    return whole
+    centres = guess.mean(dtype=np.float64), true.mean(dtype=np.float64)
+    total, count = 0.0, 0
+    for pixels, _ in iterate_patches(guess.shape, window):
+        values = similarity(_patch_moments(guess[pixels], true[pixels], window, centres), scaling)
+        total, count = total + values.sum(), count + values.size
+    return float(total / count)
 
 
 def _patch_moments(
     guess: np.ndarray, true: np.ndarray, window: int, centres: tuple[float, float]
 ) -> LocalMoments:
-    """Take the means of a patch."""
+    """Take means over every window within a patch, as ``structural_similarity`` does."""
     edge = window // 2
     inner = slice(edge, -edge)
     mean = lambda image: uniform_filter(image, window)[inner, inner]  # noqa: E731

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from besselflow.metrics.patches import iterate_bands
+
 SWEEP = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Thresholds of the sweep in units of Otsu's threshold of the ground truth."""
 
 
-def slice_overlap(guess: np.ndarray, true: np.ndarray, threshold: float) -> dict[str, int]:
+def slice_overlap(
+    guess: np.ndarray, true: np.ndarray, threshold: float, peak: float
+) -> dict[str, int]:
     """Count the voxels above each threshold of the sweep in one slice.
 
     Parameters
@@ -18,18 +22,26 @@ def slice_overlap(guess: np.ndarray, true: np.ndarray, threshold: float) -> dict
         A slice of the estimate and of the truth.
     threshold : float
         Threshold that the sweep multiplies.
+    peak : float
+        What is brighter counts as this.
 
     Returns
     -------
     dict
         ``overlap_F`` (in both masks) and ``sizes_F`` (sum of both) for each factor F of `SWEEP`.
     """
-    both, counts = np.minimum(guess, true), {}
-    for factor in SWEEP:
-        level = factor * threshold
-        counts[f"overlap_{factor:g}"] = int(np.count_nonzero(both > level))
-        sizes = (np.count_nonzero(mask) for mask in (guess > level, true > level))
-        counts[f"sizes_{factor:g}"] = int(sum(sizes))
+    levels = [factor * threshold for factor in SWEEP]
+    overlaps, sizes = np.zeros((2, len(SWEEP)), np.int64)
+    for pair in iterate_bands(guess, true):
+        one, other = (np.clip(part, 0, peak, out=part) for part in pair)
+        sizes += [
+            np.count_nonzero(one > level) + np.count_nonzero(other > level) for level in levels
+        ]
+        both = np.minimum(one, other, out=one)
+        overlaps += [np.count_nonzero(both > level) for level in levels]
+    counts = {}
+    for factor, overlap, size in zip(SWEEP, overlaps, sizes, strict=True):
+        counts |= {f"overlap_{factor:g}": int(overlap), f"sizes_{factor:g}": int(size)}
     return counts
 
 

@@ -1,13 +1,26 @@
-"""Filtering large slices patch by patch, so that its passes stay in the cache of the processor."""
+"""Large slices part by part, so that all passes over a part stay in the cache of the processor."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
 
+import numpy as np
+
 PATCH_EDGE = 256
 """Windows along each edge of a patch, of which a few copies in float64 fit a cache. Square patches
 of any image share as small a part of their pixels; rows of a wide one would share more."""
+
+BAND_PIXELS = 2**17
+"""At most as many pixels are in a band of rows, but at least a row."""
+
+
+def iterate_bands(*images: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the same rows of several images of one shape, a few at a time, in float64."""
+    rows, columns = images[0].shape
+    step = max(1, BAND_PIXELS // columns)
+    for start in range(0, rows, step):
+        yield tuple(image[start : start + step].astype(np.float64) for image in images)
 
 
 def iterate_patches(

@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from skimage.filters import threshold_otsu
 
+from besselflow.metrics.patches import iterate_bands
+
 _RANGE = 255
 
 
@@ -39,11 +41,18 @@ def slice_published(
         ``published_square`` (mean squared error in units of the 8-bit range), ``published_overlap``
         and ``published_sizes`` (voxels).
     """
-    stored = np.floor(_stretch(guess, guess_extremes) + 0.5).astype(np.uint8)
-    exact = _stretch(true, true_extremes)
-    masks = _otsu_mask(stored), _otsu_mask(exact.astype(np.uint8))
+    stored, cut = np.empty((2, *guess.shape), np.uint8)
+    start, total = 0, 0.0
+    for part, true_part in iterate_bands(guess, true):
+        rows = slice(start, start + len(part))
+        exact = _stretch(true_part, true_extremes)
+        cut[rows] = exact
+        stored[rows] = np.floor(_stretch(part, guess_extremes) + 0.5)
+        total += float(np.square(stored[rows] - exact).sum())
+        start = rows.stop
+    masks = _otsu_mask(stored), _otsu_mask(cut)
     return {
-        "published_square": float(np.mean((stored - exact) ** 2)) / _RANGE**2,
+        "published_square": total / stored.size / _RANGE**2,
         "published_overlap": int(np.count_nonzero(masks[0] & masks[1])),
         "published_sizes": sum(int(np.count_nonzero(mask)) for mask in masks),
     }
@@ -53,7 +62,7 @@ def _stretch(values: np.ndarray, extremes: tuple[float, float]) -> np.ndarray:
     low, high = extremes
     if high <= low:
         return np.zeros(values.shape)
-    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * _RANGE
+    return np.clip((values - low) / (high - low), 0, 1) * _RANGE
 
 
 def _otsu_mask(image: np.ndarray) -> np.ndarray:

@@ -21,9 +21,9 @@ from besselflow.errors import InputError
 from besselflow.metrics.affine import fit_affine, slice_moments
 from besselflow.metrics.blocks import check_finite, iterate_blocks, read_slices
 from besselflow.metrics.bootstrap import draw_weights, interval
-from besselflow.metrics.micro_ssim import local_moments, similarity
+from besselflow.metrics.micro_ssim import slice_similarity
 from besselflow.metrics.overlap import dice, slice_overlap, sweep_dice
-from besselflow.metrics.patches import iterate_patches
+from besselflow.metrics.patches import iterate_bands, iterate_patches
 from besselflow.metrics.published import slice_published
 from besselflow.metrics.reference import Reference, describe_truth
 from besselflow.metrics.survey import survey_stack
@@ -168,23 +168,33 @@ def _score_stack(
         true_block = read_slices(truth, t, channel, index)
         covered = _count_covered(block, true_block, std, t, channel, index)
         for place, z in enumerate(index):
-            raw, raw_true = (part[place].astype(np.float64) for part in (block, true_block))
-            guess, true = np.clip(raw, 0, peak), np.clip(raw_true, 0, peak)
-            square = float(np.mean((guess - true) ** 2))
+            guess, true = block[place], true_block[place]
+            square = slice_square(guess, true, peak)
             ssim = slice_ssim(guess, true, window, peak)
             row = {"t": t, "c": channel, "z": int(z), "psnr": psnr(square, peak), "ssim": ssim}
             row |= {"square": square, "voxels": true.size}
             if survey.scaling is not None:
-                moments = local_moments(raw, raw_true, window)
-                row["micro_ssim"] = float(similarity(moments, survey.scaling).mean())
-            row |= slice_overlap(guess, true, threshold) | slice_moments(raw, raw_true)
-            row |= slice_published(raw, raw_true, survey.extremes, survey.true_extremes)
+                row["micro_ssim"] = slice_similarity(guess, true, window, survey.scaling)
+            row |= slice_overlap(guess, true, threshold, peak) | slice_moments(guess, true)
+            row |= slice_published(guess, true, survey.extremes, survey.true_extremes)
             rows.append(row | {name: int(counts[place]) for name, counts in covered.items()})
     return pd.DataFrame(rows)
 
 
+def slice_square(guess: np.ndarray, true: np.ndarray, peak: float) -> float:
+    """Return the mean squared error of a slice (Y, X), both images clipped to 0..peak."""
+    total = 0.0
+    for pair in iterate_bands(guess, true):
+        one, other = (np.clip(part, 0, peak, out=part) for part in pair)
+        one -= other
+        total += float(np.vdot(one, one))
+    return total / guess.size
+
+
 def slice_ssim(guess: np.ndarray, true: np.ndarray, window: int, peak: float) -> float:
     """Return the structural similarity of a slice, as of ``structural_similarity`` of all of it.
+
+    Both images are clipped to 0..peak.
 
     Parameters
     ----------
@@ -198,7 +208,8 @@ def slice_ssim(guess: np.ndarray, true: np.ndarray, window: int, peak: float) ->
     total, count = 0.0, 0
     for pixels, windows in iterate_patches(true.shape, window):
         number = math.prod(each.stop - each.start for each in windows)
-        mean = structural_similarity(guess[pixels], true[pixels], win_size=window, data_range=peak)
+        pair = (np.clip(image[pixels].astype(np.float64), 0, peak) for image in (guess, true))
+        mean = structural_similarity(*pair, win_size=window, data_range=peak)
         total, count = total + number * mean, count + number
     return float(total / count)
 
@@ -216,11 +227,13 @@ def _count_covered(
         return {}
     spread = read_slices(std, t, channel, index)
     check_finite(spread, "the uncertainty", t, channel, index)
-    distance = np.abs(block - true_block)
-    return {
-        name: np.count_nonzero(distance <= width * spread, axis=(1, 2))
-        for name, width in COVERAGE.items()
-    }
+    counts = {name: np.zeros(len(index), np.int64) for name in COVERAGE}
+    # Slice by slice, for blocks of several would leave the cache of the processor.
+    for place, (guess, true, own) in enumerate(zip(block, true_block, spread, strict=True)):
+        distance = np.abs(guess - true)
+        for name, width in COVERAGE.items():
+            counts[name][place] = np.count_nonzero(distance <= width * own)
+    return counts
 
 
 def _add_affine(rows: pd.DataFrame, peak: float) -> pd.DataFrame:

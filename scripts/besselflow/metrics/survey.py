@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 
 from besselflow.metrics.blocks import check_finite, iterate_blocks, read_slices
-from besselflow.metrics.micro_ssim import LocalMoments, Scaling, fit_scaling, local_moments
+from besselflow.metrics.micro_ssim import LocalMoments, Scaling, fit_scaling, sampled_moments
 
 _SAMPLED_SLICES = 64
 _SAMPLED_PIXELS = 2**19
@@ -63,10 +63,10 @@ def survey_stack(
         for own, values in zip(limits, pair, strict=True):
             own[:] = min(own[0], values.min()), max(own[1], values.max())
         for place in (place for place, z in enumerate(index) if z in sampled):
-            images = [values[place].astype(np.float64) for values in pair]
+            images = [values[place] for values in pair]
             for kept, image in zip(pixels, images, strict=True):
-                kept.append(image.ravel()[::step].copy())
-            moments.append(local_moments(*images, window).thinned(step))
+                kept.append(image.ravel()[::step].astype(np.float64))
+            moments.append(sampled_moments(*images, window, step))
     scaling = fit_scaling(
         *(np.concatenate(kept) for kept in pixels), LocalMoments.joined(moments), tuple(limits[1])
     )
