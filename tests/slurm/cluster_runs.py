@@ -24,18 +24,26 @@ VOLUME = "results/known/volume.ome.zarr"
 PATIENCE = 600
 
 
+# How often Slurm is asked on a cluster of one node, and how soon it shows files.
+QUICK = (
+    *("--slurm-init-seconds-before-status-checks", "1"),
+    *("--seconds-between-status-checks", "1"),
+    *("--latency-wait", "5"),
+)
+
+
 class ClusterFacility(TinyFacility):
     """A working directory whose runs submit their jobs."""
 
+    intervals = QUICK
+
     def submit_command(self, *arguments, profile=str(ROOT / "profiles" / "slurm")):
-        """Return the command of a run, with intervals that suit a cluster of one node."""
+        """Return the command of a run, with the intervals of this class."""
         return [
             *(sys.executable, "-m", "snakemake"),
             *("--snakefile", str(ROOT / "workflow" / "Snakefile")),
             *("--profile", profile),
-            *("--slurm-init-seconds-before-status-checks", "1"),
-            *("--seconds-between-status-checks", "1"),
-            *("--latency-wait", "5"),
+            *self.intervals,
             *("--max-threads", "1"),
             *arguments,
         ]
