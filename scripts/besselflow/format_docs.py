@@ -37,7 +37,7 @@ FORMATS = (
     (
         "Bruker Prairie View",
         "the folder, or its XML",
-        "`positionCurrent` `ZAxis`: focus or piezo, whichever moves",
+        "`positionCurrent` `ZAxis`: focus or piezo, whichever moves, in any order in a `ZSeries`",
         "`micronsPerPixel`",
         "sequences as time points, also to and fro; channels, times, date",
     ),
