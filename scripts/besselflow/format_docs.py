@@ -21,7 +21,8 @@ FORMATS = (
     ),
     (
         "OME-TIFF, also in several files",
-        "the first file",
+        "the file; of several, any of the TIFFs, or the `.companion.ome` with their metadata, or a "
+        "folder with one of these",
         "`PositionZ` of the planes, else `PhysicalSizeZ`, counted from the first plane",
         "`PhysicalSizeY`, `PhysicalSizeX`",
         "channel names, times, date",

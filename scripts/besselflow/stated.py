@@ -15,7 +15,7 @@ TOLERANCE = 0.05
 """How much sheet and file may differ: relative to a voxel size, or to the step of the stage."""
 
 _SOME = 4
-# More files than these would slow down the planning of jobs; the folder stands for them.
+# More files than these would slow down the planning of jobs; files of metadata come first.
 _MOST_FILES = 100
 
 
@@ -153,5 +153,5 @@ def resolve(
         positions_um=tuple(
             positions_of(acquisition, sample.stage_positions, sample.overrule).tolist()
         ),
-        acquisition_files=files if len(files) <= _MOST_FILES else (),
+        acquisition_files=files[:_MOST_FILES],
     )

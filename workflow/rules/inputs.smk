@@ -317,5 +317,6 @@ def acquisition_files(wildcards):
     """All files of the sheet: where one is newer, every configuration is run again."""
     tests = [*RUN.tests.values()]
     files = [path for row in tests for path in (row.acquisition, row.stage_positions)]
+    files += [path for row in tests for path in row.acquisition_files]
     files += [row.ground_truth for row in (*tests, *RUN.trains.values())]
     return [CONFIG.samples, *(str(path) for path in files if path is not None)]

@@ -80,7 +80,7 @@ class Sample:
     positions_um : tuple of float, or None
         Stage positions in the order of the projections; known after the check of the files.
     acquisition_files : tuple of pathlib.Path
-        All files of the acquisition, where they are few; known after the check of the files.
+        Files of the acquisition, of very many the first; known after the check of the files.
     """
 
     name: str
