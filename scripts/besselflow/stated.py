@@ -144,6 +144,9 @@ def resolve(
     for column, size in zip(VOXEL_COLUMNS[1:], voxel[1:], strict=True):
         if size is None:
             raise InputError(f'sample "{sample.name}": {column} is not known; write it')
+    files = truth.files[:_MOST_FILES] if truth is not None else ()
+    beside = tuple(file for file in files if file != sample.ground_truth)
+    sample = replace(sample, ground_truth_files=beside)
     if not tested:
         return replace(sample, voxel_size_um=voxel)
     files = acquisition.files if acquisition is not None else ()
