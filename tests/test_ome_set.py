@@ -2,6 +2,7 @@
 
 import datetime
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -47,12 +48,13 @@ def test_set_is_read_by_any_of_its_files(tmp_path, asked):
         {"uuid": False},
         {"named": lambda name: f"D:\\data\\Mouse 1\\{name}"},
         {"named": lambda name: f"/mnt/microscope/{name}"},
+        {"named": lambda name: unicodedata.normalize("NFD", name.upper()), "stub": False},
         {"byteorder": ">", "bigtiff": True, "compression": "zlib", "tile": (16, 16)},
     ],
-    ids=["plain TIFFs", "no UUIDs", "Windows", "absolute", "encoded"],
+    ids=["plain TIFFs", "no UUIDs", "Windows", "absolute", "spelt otherwise", "encoded"],
 )
 def test_how_sets_are_written(tmp_path, options):
-    found = open_acquisition(write_companion(tmp_path, DATA, **options))
+    found = open_acquisition(write_companion(tmp_path, DATA, "Mäuse", **options))
     np.testing.assert_array_equal(found.data.compute(), DATA)
 
 

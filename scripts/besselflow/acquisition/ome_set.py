@@ -9,7 +9,9 @@ it names a TIFF and the UUID that this should have
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +126,7 @@ def find_set(path: Path) -> OmeSet:
         if source is None:
             raise InputError(
                 f"{path}: its OME-XML lies in another file, {name}, which is not there; copy the "
-                f"whole folder again from the microscope"
+                f"whole folder again from the microscope, or give the path of that file"
             )
         root = _read_root(source)
     if not descendants(root, "Pixels"):
@@ -161,9 +163,20 @@ def _beside(source: Path, name: str) -> Path | None:
 
     The name may be that on the computer of the microscope, and the other one a link.
     """
-    stated = Path(name.replace("\\", "/"))
-    candidates = (folder / part for part in (stated, stated.name) for folder in _folders(source))
-    return next((file for file in candidates if file.is_file()), None)
+    stated, folders = Path(name.replace("\\", "/")), _folders(source)
+    candidates = (folder / part for part in (stated, stated.name) for folder in folders)
+    # Copies from a Mac or to a server may spell letters with accents, or the case, in another way.
+    alike = (
+        file
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if _spelt_alike(file.name) == _spelt_alike(stated.name)
+    )
+    return next((file for file in itertools.chain(candidates, alike) if file.is_file()), None)
+
+
+def _spelt_alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _folders(source: Path) -> list[Path]:

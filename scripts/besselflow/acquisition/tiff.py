@@ -142,10 +142,9 @@ def read_series(tif: tifffile.TiffFile, path: Path) -> da.Array:
 
 def _is_uniform(series: tifffile.TiffPageSeries) -> bool:
     """Return whether all pages are cut into strips or tiles as the first one says."""
-    first = series.keyframe
+    chunks, count = series.keyframe.chunks, math.prod(series.keyframe.chunked)
     return all(
-        page.keyframe.chunks == first.chunks and len(page.dataoffsets) == math.prod(first.chunked)
-        for page in series.pages
+        page.keyframe.chunks == chunks and len(page.dataoffsets) == count for page in series.pages
     )
 
 
