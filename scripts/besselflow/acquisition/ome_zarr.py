@@ -58,6 +58,11 @@ def read_ome_zarr(path: Path) -> Acquisition:
             f"{path}: its metadata describe no image (multiscales with datasets; {error}); give "
             f"the folder of one image, such as the folder 0 of a series"
         ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{path}: the metadata of its array are damaged ({error}); copy it again from the "
+            f"microscope"
+        ) from None
     axes = [_axis(axis) for axis in image.get("axes", [])]
     names = "".join(axis["name"].upper()[:1] for axis in axes)
     fitting = len(names) == array.ndim == len(set(names)) and {*"YX"} <= {*names} <= {*"TCZYX"}
