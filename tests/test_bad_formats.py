@@ -170,7 +170,7 @@ CASES = {
         "acquisition",
         "0 bytes: z1.tif",
     ),
-    "OME set": (missing_of_set, "acquisition", "8 of 24 planes are missing"),
+    "OME set": (missing_of_set, "acquisition", r"1 of 3 files are missing \(t1"),
     "Bruker plane": (
         lambda lab: bruker(lab, first_of("*.tif", os.unlink)),
         "acquisition",

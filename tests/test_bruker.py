@@ -58,8 +58,65 @@ def test_one_sequence_per_depth(tmp_path):
 def test_single_stack_and_stage_that_stands_still(tmp_path):
     stack = open_acquisition(write_bruker(tmp_path / "stack", DATA[:1], 0.0, MOVING, "ZSeries"))
     assert stack.data.shape == (1, 2, 4, 18, 20) and stack.times_s == ()
-    still = open_acquisition(write_bruker(tmp_path / "still", DATA, 0.0, 3.0))
+    folder = write_bruker(tmp_path / "still", DATA, 0.0, 3.0, "TSeries Timed Element")
+    still = open_acquisition(folder)
     assert still.data.shape == (12, 2, 1, 18, 20) and still.positions_um is None
+
+
+UNORDERED = [113.0, 101.0, 109.0, 105.0]
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("kind", ["ZSeries", "TSeries ZSeries Element"])
+def test_depths_of_a_stack_in_any_order(tmp_path, kind, turn):
+    noisy = [937.33, 937.35, 937.31, 937.33]
+    folder = write_bruker(tmp_path / "scan", DATA, noisy, UNORDERED, kind, turn=turn)
+    found = open_acquisition(folder)
+    np.testing.assert_array_equal(found.data.compute(), DATA)
+    assert found.positions_um.tolist() == UNORDERED
+    assert found.times_s == pytest.approx((0, 10, 20))
+
+
+def test_frames_of_a_time_series_are_time_points_wherever_the_stage_was(tmp_path):
+    folder = write_bruker(tmp_path / "scan", DATA[:1], 0.0, UNORDERED, "TSeries Timed Element")
+    found = open_acquisition(folder)
+    assert found.data.shape == (4, 2, 1, 18, 20) and found.positions_um is None
+
+
+def test_stack_that_goes_through_its_depths_repeatedly(tmp_path):
+    rounds = DATA.swapaxes(0, 1).reshape(1, 2, 12, 18, 20)
+    depths = np.tile(UNORDERED, 3) + np.linspace(0, 0.2, 12)
+    found = open_acquisition(write_bruker(tmp_path / "scan", rounds, 0.0, depths, "ZSeries"))
+    np.testing.assert_array_equal(found.data.compute(), DATA)
+    np.testing.assert_allclose(found.positions_um, UNORDERED, atol=0.2)
+    assert found.times_s == pytest.approx((0, 0.4, 0.8))
+    repeated = np.repeat(MOVING, 3)
+    with pytest.raises(InputError, match=r"several frames of a stack were taken at 100 um"):
+        open_acquisition(write_bruker(tmp_path / "b", rounds, 0.0, repeated, "ZSeries"))
+
+
+def test_stack_whose_depths_are_not_recorded_takes_a_stage_file(tmp_path):
+    found = open_acquisition(write_bruker(tmp_path / "scan", DATA, 0.0, [3, 3.02, 3.01, 3]))
+    np.testing.assert_array_equal(found.data.compute(), DATA)
+    assert found.positions_um is None
+    assert "states one depth for all frames of a ZSeries" in found.unknown["stage positions"]
+
+
+def test_fields_beside_each_other_are_no_time_points(tmp_path):
+    folder = write_bruker(tmp_path / "scan", DATA, 0.0, MOVING)
+    spoil_place(folder, "331.2")
+    np.testing.assert_array_equal(open_acquisition(folder).data.compute(), DATA)
+    spoil_place(folder, "730.78")
+    with pytest.raises(InputError, match="moved sideways by up to 400 um between sequences"):
+        open_acquisition(folder)
+
+
+def spoil_place(folder, x):
+    """Let the second sequence lie at another x, as a scan of several fields does."""
+    path = folder / "scan.xml"
+    head, mark, tail = path.read_text(encoding="utf-8").partition('cycle="2"')
+    tail = tail.replace("330.78", x).replace("331.2", x)
+    path.write_text(head + mark + tail, encoding="utf-8")
 
 
 def test_drives_that_both_move_are_unclear(tmp_path):
@@ -73,6 +130,17 @@ def test_sequence_that_was_stopped_is_left_out(tmp_path):
     found = open_acquisition(write_bruker(tmp_path / "scan", DATA, 0.0, MOVING, last=2))
     np.testing.assert_array_equal(found.data.compute(), DATA[:2])
     assert "stopped after 2 of 4 frames" in found.notes[0]
+
+
+@pytest.mark.parametrize("character", ["\x01", "&#x1;", "&#31;", "&#x0B;"])
+def test_control_characters_in_notes(tmp_path, character, monkeypatch):
+    monkeypatch.setattr("besselflow.acquisition.xml_files._BLOCK_BYTES", 7)
+    folder = write_bruker(tmp_path / "scan", DATA[:1, :1], 0.0, MOVING)
+    path = folder / "scan.xml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('notes=""', f'notes="a{character}&#xb5;&amp;"'), encoding="utf-8")
+    found = open_acquisition(folder)
+    assert found.positions_um.tolist() == MOVING and found.channels == ("Ch1 Grün",)
 
 
 def test_flat_keys_of_version_4(tmp_path):

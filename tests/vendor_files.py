@@ -331,3 +331,114 @@ def write_bioformats2raw(path, images, version="0.5", names=None):
     for name, data in zip(names, images, strict=True):
         write_ome_zarr(path / name, data, version)
     return path
+
+
+def write_companion(
+    folder,
+    data,
+    name="set",
+    positions=None,
+    uuid=True,
+    stub=True,
+    named=str,
+    images=1,
+    **options,
+):
+    """Write one TIFF per time point and the OME-XML of all in a companion; return its path.
+
+    With `stub`, the TIFFs name the companion as the specification shows, else they are plain;
+    `named` makes the FileName of a TIFF from its name. Planes are in nanometres and millimetres.
+    Each of several `images` has TIFFs of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    times, channels, planes, height, width = data.shape
+    schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    master = "urn:uuid:00000000-0000-0000-0000-000000000000"
+    written = []
+    for image in range(images):
+        places, described = [], []
+        for t in range(times):
+            number = image * times + t + 1
+            own = f"urn:uuid:00000000-0000-0000-0000-{number:012d}"
+            file = f"{name}_t{number - 1}.ome.tif"
+            xml = (
+                f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{schema}" UUID="{own}">'
+                f'<BinaryOnly MetadataFile="{name}.companion.ome" UUID="{master}"/></OME>'
+            )
+            tifffile.imwrite(
+                folder / file,
+                data[t].reshape(-1, height, width),
+                photometric="minisblack",
+                description=xml.encode() if stub else None,
+                metadata=None,
+                ome=False,
+                **options,
+            )
+            places.append(
+                f'<TiffData FirstC="0" FirstT="{t}" FirstZ="0" IFD="0" '
+                f'PlaneCount="{channels * planes}"><UUID FileName="{named(file)}">\n'
+                f"  {own if uuid else ''}\n</UUID></TiffData>"
+            )
+            for c, z in np.ndindex(channels, planes if positions is not None else 0):
+                described.append(
+                    f'<Plane TheT="{t}" TheC="{c}" TheZ="{z}" DeltaT="{t / 2}" DeltaTUnit="min" '
+                    f'PositionZ="{positions[z] / 1000:.9g}" PositionZUnit="mm"/>'
+                )
+        names = "".join(
+            f'<Channel ID="Channel:{image}:{c}" Name="Ch {c}"/>' for c in range(channels)
+        )
+        written.append(
+            f'<Image ID="Image:{image}" Name="field {image}">'
+            f"<AcquisitionDate>2026-11-25T14:03:22</AcquisitionDate>"
+            f'<Pixels ID="Pixels:{image}" DimensionOrder="XYZCT" Type="{data.dtype}" '
+            f'SizeX="{width}" SizeY="{height}" SizeZ="{planes}" SizeC="{channels}" SizeT="{times}" '
+            f'PhysicalSizeX="500" PhysicalSizeXUnit="nm" PhysicalSizeY="600" '
+            f'PhysicalSizeYUnit="nm">{names}{"".join(places)}{"".join(described)}</Pixels></Image>'
+        )
+    path = folder / f"{name}.companion.ome"
+    path.write_text(
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<OME xmlns="{schema}" UUID="{master}" '
+        f'Creator="A microscope 1.2">{"".join(written)}</OME>\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def write_handmade_tiff(path, pages, order="<", tags=None, pack=None):
+    """Write a TIFF byte by byte: one uncompressed strip per page, before its directory.
+
+    `tags` adds or replaces (type, value) by code; `pack` turns a page into bytes.
+    """
+    out = bytearray(struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 0))
+    pointer = 4
+    for page in pages:
+        height, width = page.shape
+        raw = pack(page) if pack else page.astype(page.dtype.newbyteorder(order)).tobytes()
+        data = len(out)
+        out += raw + bytes(len(raw) % 2)
+        entries = {256: (4, width), 257: (4, height), 258: (3, 8 * page.itemsize), 259: (3, 1)}
+        entries |= {262: (3, 1), 273: (4, data), 277: (3, 1), 278: (4, height)}
+        entries |= {279: (4, len(raw))} | (tags or {})
+        start, beyond = len(out), bytearray()
+        out[pointer : pointer + 4] = struct.pack(f"{order}I", start)
+        out += struct.pack(f"{order}H", len(entries))
+        after = start + 2 + 12 * len(entries) + 4
+        for code, (kind, value) in sorted(entries.items()):
+            if kind == 3:
+                out += struct.pack(f"{order}HHIHH", code, kind, 1, value, 0)
+            elif kind == 4:
+                out += struct.pack(f"{order}HHII", code, kind, 1, value)
+            else:
+                # Text, or a fraction.
+                text = (
+                    value.encode("latin-1") + b"\0"
+                    if kind == 2
+                    else struct.pack(order + "II", *value)
+                )
+                count = len(text) if kind == 2 else 1
+                out += struct.pack(f"{order}HHII", code, kind, count, after + len(beyond))
+                beyond += text + bytes(len(text) % 2)
+        pointer = len(out)
+        out += bytes(4) + beyond
+    path.write_bytes(out)
+    return path

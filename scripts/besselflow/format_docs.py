@@ -21,7 +21,8 @@ FORMATS = (
     ),
     (
         "OME-TIFF, also in several files",
-        "the first file",
+        "the file; of several, any of the TIFFs, or the `.companion.ome` with their metadata, or a "
+        "folder with one of these",
         "`PositionZ` of the planes, else `PhysicalSizeZ`, counted from the first plane",
         "`PhysicalSizeY`, `PhysicalSizeX`",
         "channel names, times, date",
@@ -37,7 +38,7 @@ FORMATS = (
     (
         "Bruker Prairie View",
         "the folder, or its XML",
-        "`positionCurrent` `ZAxis`: focus or piezo, whichever moves",
+        "`positionCurrent` `ZAxis`: focus or piezo, whichever moves, in any order in a `ZSeries`",
         "`micronsPerPixel`",
         "sequences as time points, also to and fro; channels, times, date",
     ),

@@ -126,6 +126,7 @@ class Run:
                 "voxel_size_um": sample.voxel_size_um,
                 "positions_um": sample.positions_um,
                 "acquisition_files": [str(path) for path in sample.acquisition_files],
+                "ground_truth_files": [str(path) for path in sample.ground_truth_files],
             }
             for name, sample in (self.tests | self.trains).items()
         }
@@ -331,6 +332,7 @@ def _remembered(samples: tuple[Sample, ...], rejected: dict, results: Path) -> l
                 voxel_size_um=tuple(facts["voxel_size_um"]),
                 positions_um=None if positions is None else tuple(positions),
                 acquisition_files=tuple(map(Path, facts["acquisition_files"])),
+                ground_truth_files=tuple(map(Path, facts["ground_truth_files"])),
             )
         )
     return found

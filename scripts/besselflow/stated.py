@@ -15,7 +15,7 @@ TOLERANCE = 0.05
 """How much sheet and file may differ: relative to a voxel size, or to the step of the stage."""
 
 _SOME = 4
-# More files than these would slow down the planning of jobs; the folder stands for them.
+# More files than these would slow down the planning of jobs; files of metadata come first.
 _MOST_FILES = 100
 
 
@@ -144,6 +144,9 @@ def resolve(
     for column, size in zip(VOXEL_COLUMNS[1:], voxel[1:], strict=True):
         if size is None:
             raise InputError(f'sample "{sample.name}": {column} is not known; write it')
+    files = truth.files[:_MOST_FILES] if truth is not None else ()
+    beside = tuple(file for file in files if file != sample.ground_truth)
+    sample = replace(sample, ground_truth_files=beside)
     if not tested:
         return replace(sample, voxel_size_um=voxel)
     files = acquisition.files if acquisition is not None else ()
@@ -153,5 +156,5 @@ def resolve(
         positions_um=tuple(
             positions_of(acquisition, sample.stage_positions, sample.overrule).tolist()
         ),
-        acquisition_files=files if len(files) <= _MOST_FILES else (),
+        acquisition_files=files[:_MOST_FILES],
     )

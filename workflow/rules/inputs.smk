@@ -58,7 +58,8 @@ def training_stack(wildcards):
     """
     kind, name = wildcards.item.split("-", 1)
     if kind == "train":
-        return {"volume": str(RUN.trains[name].ground_truth)}
+        train = RUN.trains[name]
+        return {"volume": str(train.ground_truth)} | truth_files(train)
     if kind == "phantom":
         return {}
     sample = name.rsplit("-", 1)[0]
@@ -124,15 +125,22 @@ def preprocess_inputs(wildcards):
         inputs["lateral_psf"] = str(lateral)
     if sample.ground_truth is not None:
         inputs["ground_truth"] = str(sample.ground_truth)
+        inputs |= truth_files(sample)
     if CONFIG.corrections.flat_field != "none":
         inputs["flat_field"] = CONFIG.corrections.flat_field
     return inputs
 
 
+def truth_files(sample):
+    """What belongs to a ground truth that lies in several files."""
+    files = [str(path) for path in sample.ground_truth_files]
+    return {"ground_truth_files": files} if files else {}
+
+
 def truth_inputs(wildcards):
     """The stack and, where the detector was estimated, the projections that say what was found."""
     sample = sample_of(wildcards)
-    inputs = {"ground_truth": str(sample.ground_truth)}
+    inputs = {"ground_truth": str(sample.ground_truth)} | truth_files(sample)
     if sample.gain == "auto":
         inputs["projections"] = f"{RESULTS}/{sample.name}/projections.zarr"
     return inputs
@@ -317,5 +325,7 @@ def acquisition_files(wildcards):
     """All files of the sheet: where one is newer, every configuration is run again."""
     tests = [*RUN.tests.values()]
     files = [path for row in tests for path in (row.acquisition, row.stage_positions)]
-    files += [row.ground_truth for row in (*tests, *RUN.trains.values())]
+    files += [path for row in tests for path in row.acquisition_files]
+    for row in (*tests, *RUN.trains.values()):
+        files += [row.ground_truth, *row.ground_truth_files]
     return [CONFIG.samples, *(str(path) for path in files if path is not None)]

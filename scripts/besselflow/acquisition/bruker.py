@@ -3,10 +3,16 @@
 Every frame names its files and those parts of the microscope's state that differ from the state at
 the head of the XML. The depth has several parts, the focus drive and piezos; the one that moves
 within a sequence gives the stage positions.
+
+The type of a sequence says what its frames are: depths of a stack in ``ZSeries`` and ``TSeries
+ZSeries Element``, in whichever order the stage went through them, and time points in ``TSeries
+Timed Element`` and others. Fields that lie beside each other are sequences as time points are, and
+differ from these only in the lateral position of the stage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,16 +32,30 @@ _SOURCE = "positionCurrent ZAxis"
 # A drive that is held still moves by its noise: relative to the range of the one that moves.
 _STILL = 0.05
 _SMALLEST_STEP_UM = 0.05
+_SMALLEST_RANGE_UM = 0.5
+# How closely a stage finds a depth again.
+_SAME_DEPTH_UM = 0.2
+# More than a stage drifts, and less than the distance of two fields.
+_LARGEST_DRIFT_UM = 10.0
+_STACK = "ZSeries"
 _DATES = ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S")
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """One frame: its files by channel, when it was taken, and its depth by drive."""
+    """One frame: its files by channel, when it was taken, and where, by axis and drive."""
 
     files: dict[str, tuple[Path, int]]
     seconds: float
-    depths: dict[str, float]
+    positions: dict[str, dict[str, float]]
+
+    @property
+    def depths(self) -> dict[str, float]:
+        return self.positions.get("ZAxis", {})
+
+    @property
+    def lateral(self) -> tuple[float, ...]:
+        return tuple(sum(self.positions.get(axis, {}).values()) for axis in ("YAxis", "XAxis"))
 
 
 def is_bruker(path: Path) -> bool:
@@ -53,13 +73,14 @@ def _find_xml(path: Path) -> Path | None:
 def read_bruker(path: Path) -> Acquisition:
     """Read a scan of Prairie View.
 
-    Projections are what differs in depth: the frames of each sequence, or the sequences. Where
-    the stage stands still, all frames are time points.
+    Projections are the frames of each sequence that is a stack, and else what differs in depth: the
+    frames of each sequence, or the sequences. Where the stage stands still, all frames are time
+    points.
 
     Raises
     ------
     InputError
-        The XML is damaged, files are missing, or the sequences don't see the same depths.
+        The XML is damaged, files are missing, or the sequences don't see the same field and depths.
     """
     xml = _find_xml(path)
     scan = _read_scan(xml)
@@ -68,7 +89,8 @@ def read_bruker(path: Path) -> Acquisition:
     if not sequences:
         raise InputError(f"{xml}: it names no images; give the folder of a TSeries or ZSeries")
     sequences, notes = _whole_sequences(sequences, list(names), xml)
-    sequences, drive, unknown = _volumes(sequences)
+    _check_field(sequences, xml)
+    sequences, drive, unknown = _volumes(sequences, scan.stacks, xml)
     sequences, positions = _aligned(sequences, drive, xml)
     if unknown:
         positions = None
@@ -81,7 +103,7 @@ def read_bruker(path: Path) -> Acquisition:
         sources["stage positions"] = f"{_SOURCE} ({state.drive_name(drive)}) in {xml.name}"
     if None not in pixels:
         sources["pixel size"] = f"micronsPerPixel in {xml.name}"
-    times = tuple(frames[0].seconds for frames in sequences)
+    times = tuple(min(frame.seconds for frame in frames) for frames in sequences)
     return Acquisition(
         stack_planes(table, path),
         path,
@@ -101,12 +123,16 @@ def read_bruker(path: Path) -> Acquisition:
 
 @dataclass
 class _Scan:
-    """What the XML says: attributes of its root, state, channels by number, and all frames."""
+    """What the XML says: attributes of its root, state, channels by number, and all frames.
+
+    `stacks` tells whether the frames of every sequence are a stack by its type.
+    """
 
     head: dict[str, str]
     state: _State
     channels: dict[str, str]
     sequences: list[list[_Frame]]
+    stacks: bool = True
 
 
 def _read_scan(xml: Path) -> _Scan:
@@ -127,6 +153,7 @@ def _read_scan(xml: Path) -> _Scan:
         elif node.tag == "Sequence":
             scan.state.add_first(node)
             scan.sequences.append(_frames(node, xml.parent, scan.state))
+            scan.stacks &= _STACK in node.get("type", "")
             for file in node.iter("File"):
                 channel = file.get("channel", "1")
                 scan.channels.setdefault(channel, file.get("channelName") or f"Ch{channel}")
@@ -178,16 +205,17 @@ class _State:
         name, axis = key
         return values.get((name, f"{axis}Axis"), values.get((f"{name}_{axis}Axis",)))
 
-    def depths(self, *shards: ElementTree.Element | None) -> dict[str, float]:
-        """Return the depth by drive, of which later shards overrule earlier ones."""
+    def positions(self, *shards: ElementTree.Element | None) -> dict[str, dict[str, float]]:
+        """Return the position by axis and drive, of which later shards overrule earlier ones."""
         values = dict(self._head)
         for shard in shards:
             values |= _values(shard)
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for key, value in values.items():
             path = key if len(key) > 1 else tuple(key[0].split("_"))
-            if path[:2] == ("positionCurrent", "ZAxis"):
-                found[path[2] if len(path) > 2 else "0"] = float(value)
+            if path[0] == "positionCurrent" and path[1:2] in (("XAxis",), ("YAxis",), ("ZAxis",)):
+                drive = path[2] if len(path) > 2 else "0"
+                found.setdefault(path[1], {})[drive] = float(value)
         return found
 
 
@@ -217,7 +245,8 @@ def _frames(sequence: ElementTree.Element, folder: Path, state: _State) -> list[
         }
         seconds = float(node.get("absoluteTime", node.get("relativeTime", "0")))
         if files:
-            frames.append(_Frame(files, seconds, state.depths(shard, node.find("PVStateShard"))))
+            positions = state.positions(shard, node.find("PVStateShard"))
+            frames.append(_Frame(files, seconds, positions))
     return frames
 
 
@@ -248,26 +277,74 @@ def _whole_sequences(
     return sequences, notes
 
 
+def _check_field(sequences: list[list[_Frame]], xml: Path) -> None:
+    """Refuse fields beside each other, which would pass for time points."""
+    places = np.array([frames[0].lateral for frames in sequences])
+    moved = float(np.ptp(places, axis=0).max())
+    if moved > _LARGEST_DRIFT_UM:
+        raise InputError(
+            f"{xml}: the stage moved sideways by up to {moved:g} um between sequences, and so they "
+            f"are several fields rather than time points; export each field as a scan of its own"
+        )
+
+
 def _volumes(
-    sequences: list[list[_Frame]],
+    sequences: list[list[_Frame]], stacks: bool, xml: Path
 ) -> tuple[list[list[_Frame]], str | None, str | None]:
     """Return the frames by time point and depth, the drive that moves, and what is unclear."""
-    drive, unknown = _moving_drive(sequences[0])
+    if stacks and len(sequences[0]) > 1:
+        return _stacks(sequences, xml)
+    drive, unknown = _moving_drive(sequences[0], _steps_through)
     if drive is not None:
         return sequences, drive, unknown
-    drive, unknown = _moving_drive([frames[0] for frames in sequences])
+    drive, unknown = _moving_drive([frames[0] for frames in sequences], _steps_through)
     if drive is not None:
         # One sequence per depth, with the time points within it.
         return [list(frames) for frames in zip(*sequences, strict=True)], drive, unknown
     return [[frame] for frames in sequences for frame in frames], None, None
 
 
-def _moving_drive(frames: list[_Frame]) -> tuple[str | None, str | None]:
+def _stacks(
+    sequences: list[list[_Frame]], xml: Path
+) -> tuple[list[list[_Frame]], str | None, str | None]:
+    """Return stacks by time point and depth: a sequence may go through its depths repeatedly."""
+    drive, unknown = _moving_drive(sequences[0], _moves)
+    if drive is None:
+        return sequences, None, f"{_SOURCE} states one depth for all frames of a {_STACK}"
+    depths = np.array([frame.depths[drive] for frame in sequences[0]])
+    count = _period(depths)
+    gaps = np.diff(np.sort(depths[:count]))
+    if gaps.min() < _SMALLEST_STEP_UM:
+        twice = np.sort(depths[:count])[gaps.argmin()]
+        raise InputError(
+            f"{xml}: several frames of a stack were taken at {twice:g} um; average repeated "
+            f"projections, and give the stack as OME-TIFF"
+        )
+    starts = range(0, len(depths), count)
+    volumes = [frames[i : i + count] for frames in sequences for i in starts]
+    return volumes, drive, unknown
+
+
+def _period(depths: np.ndarray) -> int:
+    """Return after how many frames the same depths follow in the same order."""
+    for count in range(2, len(depths) // 2 + 1):
+        if len(depths) % count:
+            continue
+        rounds = depths.reshape(-1, count)
+        apart = np.diff(np.sort(rounds[0])).min()
+        if apart > 2 * _SAME_DEPTH_UM and np.abs(rounds - rounds[0]).max() <= _SAME_DEPTH_UM:
+            return count
+    return len(depths)
+
+
+def _moving_drive(
+    frames: list[_Frame], moves: Callable[[list[float]], bool]
+) -> tuple[str | None, str | None]:
     """Return the drive that moves from frame to frame, and why its motion does not suffice."""
     drives = set.intersection(*(set(frame.depths) for frame in frames))
     ranges = {drive: float(np.ptp([f.depths[drive] for f in frames])) for drive in sorted(drives)}
     moving = max(ranges, key=ranges.get, default=None)
-    if moving is None or not _steps_through([frame.depths[moving] for frame in frames]):
+    if moving is None or not moves([frame.depths[moving] for frame in frames]):
         return None, None
     widest = ranges.pop(moving)
     if max(ranges.values(), default=0) > _STILL * widest:
@@ -282,6 +359,11 @@ def _steps_through(depths: list[float]) -> bool:
     return bool(len(steps) and one_way and np.median(np.abs(steps)) > _SMALLEST_STEP_UM)
 
 
+def _moves(depths: list[float]) -> bool:
+    """Tell a stage that moves, in whichever order, from the noise of one that is held."""
+    return bool(np.ptp(depths) > _SMALLEST_RANGE_UM)
+
+
 def _aligned(
     sequences: list[list[_Frame]], drive: str | None, xml: Path
 ) -> tuple[list[list[_Frame]], np.ndarray | None]:
@@ -289,7 +371,7 @@ def _aligned(
     if drive is None:
         return sequences, None
     depths = np.array([[frame.depths[drive] for frame in frames] for frames in sequences])
-    step = float(np.median(np.abs(np.diff(depths[0]))))
+    step = float(np.median(np.diff(np.sort(depths[0]))))
     turned = np.abs(depths - depths[0]).max(axis=1) > step / 2
     depths[turned] = depths[turned, ::-1]
     sequences = [

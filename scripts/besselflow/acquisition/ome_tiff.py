@@ -10,23 +10,33 @@ import numpy as np
 import tifffile
 
 from besselflow.acquisition.model import Acquisition, regular_spacing
+from besselflow.acquisition.ome_set import (
+    check_set,
+    children,
+    companion_of,
+    descendants,
+    find_set,
+    ome_xml,
+)
 from besselflow.acquisition.tiff import is_tiff, opened_tiff, read_series, with_regular_positions
 from besselflow.acquisition.units import is_length, position_um, size_um
-from besselflow.errors import InputError
 
 FORMAT = "OME-TIFF"
 # The unit of positions where none is stated, by the OME schema.
 _NO_UNIT = "reference frame"
-_SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "min": 60.0, "h": 3600.0}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def is_ome_tiff(path: Path) -> bool:
-    """Return whether a file is a TIFF whose first page holds OME-XML."""
+    """Return whether a path is a TIFF with OME-XML, or the companion of such files, or its folder.
+
+    The folder of a set is one with a single companion.
+    """
     if not is_tiff(path):
-        return False
+        return companion_of(path) is not None
     try:
         with tifffile.TiffFile(path) as tif:
-            return tif.is_ome
+            return bool(ome_xml(tif))
     except Exception:
         # What is wrong with it is found by the reader of plain TIFFs.
         return False
@@ -35,24 +45,24 @@ def is_ome_tiff(path: Path) -> bool:
 def read_ome_tiff(path: Path) -> Acquisition:
     """Open an OME-TIFF with all files of its set.
 
+    Parameters
+    ----------
+    path : pathlib.Path
+        One of its TIFFs, its companion, or a folder with a single companion.
+
     Raises
     ------
     InputError
-        As for a plain TIFF; files of the set are missing, or the OME-XML is damaged.
+        As for a plain TIFF; files of the set are missing or from another set, or the OME-XML is
+        damaged or does not describe one image.
     """
-    with opened_tiff(path) as tif:
+    found = find_set(path)
+    check_set(found, path)
+    # TIFFs of which a companion tells need no metadata, and those that they have don't count.
+    plain = {} if found.source in found.tiffs else {"is_shaped": False, "is_mmstack": False}
+    with opened_tiff(found.first, omexml=found.xml(), **plain) as tif:
         data = read_series(tif, path)
-        root = ElementTree.fromstring(tif.ome_metadata)
-        parts = {part.filehandle.path for part in _parents(tif)} or {str(path)}
-    pixels = _first(root, "Pixels")
-    if pixels is None:
-        elsewhere = _first(root, "BinaryOnly")
-        if elsewhere is not None:
-            raise InputError(
-                f"{path}: its OME-XML lies in another file, {elsewhere.get('MetadataFile')}; give "
-                f"that one where it is a TIFF, or export the set as one OME-TIFF"
-            )
-        raise InputError(f"{path}: its OME-XML describes no pixels; export it again")
+    root, pixels = found.root, descendants(found.root, "Pixels")[0]
     voxel, unknown = _voxel_size(pixels)
     sources = {"pixel size": "PhysicalSizeY and PhysicalSizeX"} if None not in voxel[1:] else {}
     positions, reason = _positions(pixels, data.shape[2])
@@ -61,7 +71,7 @@ def read_ome_tiff(path: Path) -> Acquisition:
         voxel = (voxel[0] or regular_spacing(positions), *voxel[1:])
     elif reason:
         unknown["stage positions"] = reason
-    found = Acquisition(
+    acquisition = Acquisition(
         data,
         path,
         FORMAT,
@@ -71,21 +81,13 @@ def read_ome_tiff(path: Path) -> Acquisition:
         _times(pixels, data.shape[0]),
         _date(root),
         root.get("Creator"),
-        tuple(sorted(map(Path, parts))),
+        found.files,
         sources,
         unknown,
     )
     if positions is not None or reason:
-        return found
-    return with_regular_positions(found, "PhysicalSizeZ")
-
-
-def _parents(tif: tifffile.TiffFile) -> list[tifffile.TiffFile]:
-    return [page.parent for page in tif.series[0].pages if page is not None]
-
-
-def _first(root: ElementTree.Element, name: str) -> ElementTree.Element | None:
-    return next((node for node in root.iter() if node.tag.rpartition("}")[2] == name), None)
+        return acquisition
+    return with_regular_positions(acquisition, "PhysicalSizeZ")
 
 
 def _voxel_size(
@@ -98,13 +100,15 @@ def _voxel_size(
         sizes.append(size_um(size, unit))
         if size is not None and not is_length(unit):
             unclear["voxel size"] = f'PhysicalSize{axis} has the unit "{unit}", which is no length'
+        elif size is not None and sizes[-1] is None:
+            unclear["voxel size"] = f'PhysicalSize{axis} is "{size}", which is no positive number'
     return tuple(sizes), unclear
 
 
 def _positions(pixels: ElementTree.Element, count: int) -> tuple[np.ndarray | None, str | None]:
     """Return the mean PositionZ of the planes at each depth, or why it can't be used."""
     found: dict[int, list[float]] = {}
-    for plane in (node for node in pixels if node.tag.rpartition("}")[2] == "Plane"):
+    for plane in children(pixels, "Plane"):
         value = plane.get("PositionZ")
         if value is None:
             continue
@@ -131,15 +135,14 @@ def _positions(pixels: ElementTree.Element, count: int) -> tuple[np.ndarray | No
 
 
 def _channels(pixels: ElementTree.Element, count: int) -> tuple[str, ...]:
-    nodes = [node for node in pixels if node.tag.rpartition("}")[2] == "Channel"]
-    names = [node.get("Name") for node in nodes]
+    names = [node.get("Name") for node in children(pixels, "Channel")]
     return tuple(names) if len(names) == count and all(names) else ()
 
 
 def _times(pixels: ElementTree.Element, count: int) -> tuple[float, ...]:
     """Return the begin of every time point: DeltaT of its first plane, or TimeIncrement."""
     begins: dict[int, float] = {}
-    for plane in (node for node in pixels if node.tag.rpartition("}")[2] == "Plane"):
+    for plane in children(pixels, "Plane"):
         factor = _SECONDS.get(plane.get("DeltaTUnit", "s"))
         if factor is not None and plane.get("DeltaT") is not None:
             t, delta = int(plane.get("TheT", 0)), factor * float(plane.get("DeltaT"))
@@ -156,8 +159,7 @@ def _times(pixels: ElementTree.Element, count: int) -> tuple[float, ...]:
 
 
 def _date(root: ElementTree.Element) -> datetime | None:
-    node = _first(root, "AcquisitionDate")
     try:
-        return datetime.fromisoformat(node.text.strip())
-    except (AttributeError, ValueError):
+        return datetime.fromisoformat(descendants(root, "AcquisitionDate")[0].text.strip())
+    except (IndexError, AttributeError, ValueError):
         return None

@@ -58,17 +58,24 @@ def read_ome_zarr(path: Path) -> Acquisition:
             f"{path}: its metadata describe no image (multiscales with datasets; {error}); give "
             f"the folder of one image, such as the folder 0 of a series"
         ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{path}: the metadata of its array are damaged ({error}); copy it again from the "
+            f"microscope"
+        ) from None
     axes = [_axis(axis) for axis in image.get("axes", [])]
     names = "".join(axis["name"].upper()[:1] for axis in axes)
-    if len(names) != array.ndim or not set(names) <= set("TCZYX") or not {"Y", "X"} <= set(names):
+    fitting = len(names) == array.ndim == len(set(names)) and {*"YX"} <= {*names} <= {*"TCZYX"}
+    if not fitting:
         raise InputError(
             f"{path}: the axes {[axis['name'] for axis in axes]} of an array of shape "
             f"{array.shape} can't be read as any of t, c, z, y, x; export it with these axes"
         )
     data = da.from_zarr(array)
+    data = data.astype(data.dtype.newbyteorder("="))
     data = data.transpose([names.index(axis) for axis in "TCZYX" if axis in names])
     data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")]
-    scale, shift = _transformation(image, dataset, len(axes))
+    scale, shift = _transformation(image, dataset, len(axes), path)
     by_name = dict(zip(names, zip(axes, scale, shift, strict=True), strict=True))
     voxel, unknown = _voxel_size(by_name)
     version = ome.get("version", image.get("version", "0.4"))
@@ -135,19 +142,32 @@ def _axis(axis: str | dict[str, Any]) -> dict[str, Any]:
 
 
 def _transformation(
-    image: dict[str, Any], dataset: dict[str, Any], axes: int
+    image: dict[str, Any], dataset: dict[str, Any], axes: int, path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scale and the translation of the axes: of the dataset, then of the image."""
-    scale, shift = np.ones(axes), np.zeros(axes)
+    """Return the scale and the translation of the axes: of the dataset, then of the image.
+
+    The scale is not a number where none is stated.
+    """
+    scale, shift, stated = np.ones(axes), np.zeros(axes), False
     for step in (
         *dataset.get("coordinateTransformations", []),
         *image.get("coordinateTransformations", []),
     ):
-        if step.get("type") == "scale":
-            scale, shift = scale * step["scale"], shift * step["scale"]
-        elif step.get("type") == "translation":
-            shift = shift + step["translation"]
-    return scale, shift
+        kind = step.get("type")
+        if kind not in ("scale", "translation"):
+            continue
+        try:
+            values = np.asarray(step.get(kind), float).reshape(axes)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{path}: its {kind} {step.get(kind)} has not one number for each of {axes} axes; "
+                f"export it again"
+            ) from None
+        if kind == "scale":
+            scale, shift, stated = scale * values, shift * values, True
+        else:
+            shift = shift + values
+    return scale if stated else np.full(axes, np.nan), shift
 
 
 def _voxel_size(
@@ -157,10 +177,13 @@ def _voxel_size(
     for name in "ZYX":
         axis, scale, _ = by_name.get(name, ({"unit": None}, None, None))
         sizes.append(size_um(scale, axis["unit"]))
+        key = "stage positions" if name == "Z" else "voxel size"
         if name in by_name and not is_length(axis["unit"]):
             stated = f'has the unit "{axis["unit"]}"' if axis["unit"] else "has no unit"
-            key = "stage positions" if name == "Z" else "voxel size"
             unclear[key] = f"the axis {name.lower()} {stated}, and so its scale is no length"
+        elif name in by_name and sizes[-1] is None:
+            stated = f"is {scale:g}" if np.isfinite(scale) else "is not stated"
+            unclear[key] = f"the scale of the axis {name.lower()} {stated}"
     return tuple(sizes), unclear
 
 
@@ -174,4 +197,5 @@ def _times(
 ) -> tuple[float, ...]:
     axis, scale, _ = by_name.get("T", ({"unit": None}, 1.0, 0.0))
     factor = _SECONDS.get(axis["unit"])
-    return tuple(factor * scale * t for t in range(count)) if factor and count > 1 else ()
+    known = factor is not None and np.isfinite(scale)
+    return tuple(float(factor * scale * t) for t in range(count)) if known and count > 1 else ()

@@ -127,7 +127,8 @@ def _channels(root: ElementTree.Element) -> tuple[str, ...]:
     enabled = wavelengths.find("ChannelEnable")
     # Bit n of the mask stands for the n-th detector, ChanA, ChanB, ...
     mask = int(enabled.get("Set", "0")) if enabled is not None else 0
-    chosen = [name for name in names if name[-1:] in "ABCD" and mask >> "ABCD".index(name[-1:]) & 1]
+    bits = {letter: mask >> bit & 1 for bit, letter in enumerate("ABCD")}
+    chosen = [name for name in names if bits.get(name[-1:])]
     return tuple(chosen or names)
 
 
@@ -194,7 +195,8 @@ def _positions(
     start, stop = (attribute(stage, name, float, xml, math.nan) for name in ("startPos", "stopPos"))
     down = start > stop and step > 0
     source = f"ZStage stepSizeUM in {_XML}, counted from the first slice"
-    return np.arange(count) * (-step if down else step), {"stage positions": source}
+    # Adding zero turns the negative one into the usual one.
+    return np.arange(count) * (-step if down else step) + 0.0, {"stage positions": source}
 
 
 def _pixel_size(

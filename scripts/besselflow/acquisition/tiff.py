@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -20,6 +22,7 @@ from besselflow.errors import InputError
 
 FORMAT = "TIFF stack"
 _TO_CANONICAL = {"T": "T", "C": "C", "Y": "Y", "X": "X", "Z": "Z", "Q": "Z", "I": "Z", "P": "Z"}
+_SUBSAMPLED = tifffile.PHOTOMETRIC.YCBCR
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Bytes per value of the field types of TIFF 6.0 and BigTIFF.
 _FIELD_BYTES = {
@@ -51,7 +54,7 @@ def is_tiff(path: Path) -> bool:
 
 
 @contextmanager
-def opened_tiff(path: Path, **flags: bool) -> Iterator[tifffile.TiffFile]:
+def opened_tiff(path: Path, **flags: Any) -> Iterator[tifffile.TiffFile]:
     """Open a TIFF, and turn what goes wrong with it into an InputError."""
     try:
         with tifffile.TiffFile(path, **flags) as tif:
@@ -78,6 +81,7 @@ def read_tiff(path: Path) -> Acquisition:
         The file is not a TIFF, truncated, in colour, or complex, or it holds several stacks.
     """
     with opened_tiff(path) as tif:
+        _refuse_interleaved(tif, path)
         data = read_series(tif, path)
         (voxel, unknown), notes = _imagej_voxel_size(tif), ()
         software = tif.pages[0].software or None
@@ -85,6 +89,20 @@ def read_tiff(path: Path) -> Acquisition:
     if unknown:
         found = replace(found, unknown={"voxel size": unknown})
     return with_regular_positions(found, "spacing in the ImageJ metadata")
+
+
+def _refuse_interleaved(tif: tifffile.TiffFile, path: Path) -> None:
+    """Refuse channels that follow each other as the pages of ScanImage before 2016 do."""
+    text = (tif.pages[0].description or "") if tif.is_scanimage else ""
+    saved = re.search(r"channelSave = \[?([\d; ]+)|numberOfChannelsSave=(\d+)", text)
+    if saved is None:
+        return
+    count = int(saved[2]) if saved[2] else len(re.findall(r"\d+", saved[1]))
+    if count > 1:
+        raise InputError(
+            f"{path}: the pages of {count} channels follow each other, as in files of ScanImage "
+            f"before 2016, which are not read as such; export it as OME-TIFF"
+        )
 
 
 def with_regular_positions(found: Acquisition, source: str) -> Acquisition:
@@ -116,10 +134,18 @@ def read_series(tif: tifffile.TiffFile, path: Path) -> da.Array:
     check_pages(tif, path)
     _check_series(tif, path)
     names = _canonical_names(series.axes, series.shape, series.dtype, path)
-    store = tifffile.imread(path, aszarr=True, series=0, level=0)
+    store = series.aszarr(level=0, chunkmode=None if _is_uniform(series) else "page")
     data = da.from_zarr(zarr.open_array(store, mode="r"))
     data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")]
     return data.transpose(*_order(names))
+
+
+def _is_uniform(series: tifffile.TiffPageSeries) -> bool:
+    """Return whether all pages are cut into strips or tiles as the first one says."""
+    chunks, count = series.keyframe.chunks, math.prod(series.keyframe.chunked)
+    return all(
+        page.keyframe.chunks == chunks and len(page.dataoffsets) == count for page in series.pages
+    )
 
 
 def _canonical_names(axes: str, shape: tuple[int, ...], dtype: np.dtype, path: Path) -> str:
@@ -200,26 +226,54 @@ def check_pages(tif: tifffile.TiffFile, path: Path) -> None:
         if end > size:
             raise _truncated(path, f"page {number}", end, size)
         # They would be read as zeros.
-        absent = sum(count == 0 for count in lengths)
+        key = page.keyframe or tif.pages.first.keyframe
+        wanted = max(len(lengths), 0 if _is_plain(key) else math.prod(key.chunked))
+        absent = wanted - sum(map(bool, map(min, zip(offsets, lengths, strict=False))))
         if absent:
             raise InputError(
-                f"{path}: {absent} of {len(lengths)} tiles or strips of page {number} were never "
+                f"{path}: {absent} of {wanted} tiles or strips of page {number} were never "
                 f"written; export the stack again"
             )
+        if _is_plain(key) and sum(lengths) < _page_bytes(key):
+            raise InputError(
+                f"{path}: page {number} states {sum(lengths)} bytes, but its {key.shape} pixels "
+                f"have {_page_bytes(key)}; export the stack again"
+            )
+
+
+def _is_plain(page: tifffile.TiffPage) -> bool:
+    """Return whether the pixels of a page are stored one by one."""
+    return page.compression == 1 and page.photometric != _SUBSAMPLED
+
+
+def _page_bytes(page: tifffile.TiffPage) -> int:
+    line = math.ceil(page.imagewidth * page.samplesperpixel * page.bitspersample / 8)
+    return page.imagedepth * page.imagelength * line
 
 
 def _check_series(tif: tifffile.TiffFile, path: Path) -> None:
     """Look for planes that are announced but not there."""
     size, series = tif.filehandle.size, tif.series[0]
-    missing = sum(page is None for page in series.pages)
+    if tif.is_ome and series.kind == "generic":
+        raise InputError(
+            f"{path}: its OME-XML does not fit its images of shape {series.keyframe.shape}; export "
+            f"it again"
+        )
+    missing = [number for number, page in enumerate(series.pages) if page is None]
     if missing:
         raise InputError(
-            f"{path}: {missing} of {len(series.pages)} planes are missing (an OME-TIFF may be "
-            f"spread over several files); put all files of the set into one folder"
+            f"{path}: {len(missing)} of {len(series.pages)} planes are missing "
+            f"({_place(series, missing[0])}): its OME-XML names no page for them; copy all files "
+            f"again from the microscope, or export them again"
         )
     # ImageJ writes stacks above 4 GB as one page with the other planes behind it.
     announced = int((tif.imagej_metadata or {}).get("images", 1)) if tif.is_imagej else 1
     planes = math.prod(series.shape) // math.prod(series.keyframe.shape)
+    if planes < announced <= len(tif.pages):
+        raise InputError(
+            f"{path}: its ImageJ metadata announce {announced} planes, but its channels, slices, "
+            f"and frames are {planes}; save the stack again"
+        )
     if planes < announced:
         raise InputError(
             f"{path}: truncated: its metadata announce {announced} planes, but the file has "
@@ -229,6 +283,16 @@ def _check_series(tif: tifffile.TiffFile, path: Path) -> None:
         end = series.dataoffset + math.prod(series.shape) * series.dtype.itemsize
         if end > size:
             raise _truncated(path, "the last plane", end, size)
+
+
+def _place(series: tifffile.TiffPageSeries, number: int) -> str:
+    """Say in words where a page lies in its series."""
+    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    outer = axes[: axes.index("Y")]
+    place = np.unravel_index(number, shape[: len(outer)])
+    return "the first at " + ", ".join(
+        f"{axis} {int(i)}" for axis, i in zip(outer, place, strict=True)
+    )
 
 
 def _truncated(path: Path, what: str, end: int, size: int) -> InputError:
@@ -250,7 +314,9 @@ def _imagej_voxel_size(
         pixels, units = tags[name].value if name in tags else (0, 1)
         sizes.append(units / pixels if pixels else None)
     if is_length(unit):
-        return tuple(size_um(size, unit) for size in sizes), None
+        # Units of other axes are named where they differ.
+        units = [described.get(name, unit) for name in ("zunit", "yunit")] + [unit]
+        return tuple(map(size_um, sizes, units)), None
     stated = any(size not in (None, 1) for size in sizes) and tif.is_imagej
     named = f'the unit "{unit}", which is no length' if unit else "no unit"
     return (None, None, None), f"the ImageJ metadata have {named}" if stated else None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from besselflow.acquisition.model import Acquisition
+from besselflow.acquisition.ome_set import companions_in, find_set
 from besselflow.acquisition.planes import natural_key, stack_planes
 from besselflow.acquisition.tiff import check_pages, opened_tiff, read_tiff
 from besselflow.errors import InputError
@@ -26,7 +27,7 @@ def list_tiffs(path: Path) -> list[Path]:
         file
         for file in path.iterdir()
         # Names with a leading dot are remains of copying from a Mac.
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and not file.is_dir()
     ]
     return sorted(found, key=lambda file: natural_key(file.name))
 
@@ -37,9 +38,11 @@ def read_tiff_folder(path: Path) -> Acquisition:
     Raises
     ------
     InputError
-        A file holds several pages, is truncated, or differs in size or type from the first.
+        A file holds several pages, is truncated, or differs in size or type from the first, or
+        OME-XML says where each plane belongs.
     """
     files = list_tiffs(path)
+    _refuse_sets(path, files[0])
     table = np.empty((1, 1, len(files)), object)
     for place, file in enumerate(files):
         table[0, 0, place] = (file, 0)
@@ -70,3 +73,23 @@ def read_tiff_folder(path: Path) -> Acquisition:
         unknown=first.unknown,
         notes=(f"{len(files)} files from {files[0].name} to {files[-1].name}",),
     )
+
+
+def _refuse_sets(path: Path, first: Path) -> None:
+    """Leave to their own reader what OME-XML describes: names say nothing of channels and times."""
+    companions = companions_in(path)
+    if companions:
+        raise InputError(
+            f"{path}: this folder holds {len(companions)} sets of OME-TIFF; give the companion of "
+            f"one of them, such as {companions[0].name}"
+        )
+    try:
+        tiffs = find_set(first).tiffs
+    except InputError:
+        # A single page without the others of its set.
+        return
+    if sum(file.is_file() for file in tiffs) > 1:
+        raise InputError(
+            f"{path}: the files are a set of OME-TIFF, whose OME-XML says where each belongs; give "
+            f"the path of one of them, such as {first.name}"
+        )

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 from besselflow.errors import InputError
+
+_BLOCK_BYTES = 1 << 16
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# Characters that XML 1.0 has no place for, and references to them.
+_FORBIDDEN = bytes(sorted(set(range(32)) - set(b"\t\n\r")))
+_REFERENCES = re.compile(
+    rb"&#(?:x0*(?:[0-8bcef]|1[0-9a-f])|0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));", re.IGNORECASE
+)
+_LONGEST_REFERENCE = 12
 
 
 def root_tag(path: Path) -> str | None:
     """Return the tag of the root element, None for what is no XML file."""
     try:
         with path.open("rb") as file:
-            for _, element in ElementTree.iterparse(file, events=("start",)):
+            for _, element in _events(file, ("start",)):
                 return element.tag.rpartition("}")[2]
-    except (OSError, ElementTree.ParseError):
+    except (OSError, ElementTree.ParseError, ValueError, LookupError):
+        # No file, no XML, or in an encoding that is not known.
         pass
     return None
 
@@ -47,11 +58,30 @@ def iterate_xml(path: Path) -> Iterator[tuple[str, ElementTree.Element]]:
     """
     try:
         with path.open("rb") as file:
-            yield from ElementTree.iterparse(file, events=("start", "end"))
+            yield from _events(file, ("start", "end"))
     except PermissionError as error:
         raise InputError(f"{path}: permission denied; make the file readable") from error
     except (OSError, ElementTree.ParseError) as error:
         raise _damaged(path, error) from error
+
+
+def _events(file: BinaryIO, events: tuple[str, ...]) -> Iterator[tuple[str, ElementTree.Element]]:
+    """Parse what microscopes write, of which some put control characters into notes."""
+    parser, rest, legible = ElementTree.XMLPullParser(events), b"", None
+    while block := file.read(_BLOCK_BYTES):
+        if legible is None:
+            legible = not block.startswith(_BYTE_ORDER_MARKS)
+        if legible:
+            block = _REFERENCES.sub(b"", (rest + block).translate(None, _FORBIDDEN))
+            # A reference may go on in the next block.
+            open_at = block.rfind(b"&", max(0, len(block) - _LONGEST_REFERENCE))
+            cut = open_at if open_at >= 0 and b";" not in block[open_at:] else len(block)
+            block, rest = block[:cut], block[cut:]
+        parser.feed(block)
+        yield from parser.read_events()
+    parser.feed(rest)
+    parser.close()
+    yield from parser.read_events()
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -7,7 +7,10 @@ import unicodedata
 from itertools import pairwise
 from pathlib import Path
 
-_SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".zarr", ".npy", ".csv", ".xml")
+_SUFFIXES = (
+    *(".companion.ome", ".ome.tiff", ".ome.tif", ".ome.zarr"),
+    *(".tiff", ".tif", ".zarr", ".npy", ".csv", ".xml"),
+)
 _SPLIT = re.compile(r"[\s_.\-]+")
 _TRUTH = {"truth", "groundtruth", "gt", "reference", "pointscan"}
 _BEADS = {"bead", "beads", "psf"}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import tifffile
 
-from besselflow.acquisition import Acquisition, open_acquisition, recognise
+from besselflow.acquisition import Acquisition, ome_tiff, open_acquisition, recognise
 from besselflow.acquisition import tiff_folder as folders
+from besselflow.acquisition.ome_set import companions_in, find_set
 from besselflow.acquisition.planes import natural_key
 from besselflow.draft.names import is_beads
 from besselflow.errors import InputError
@@ -60,7 +61,7 @@ def find_all(directory: Path | str) -> Found:
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; correct the path")
-    found, members, seen = Found(), set(), set()
+    found, members, named, seen = Found(), set(), set(), set()
     if _take_folder(directory, found):
         return found
     for place, names, files in os.walk(directory, followlinks=True):
@@ -79,11 +80,18 @@ def find_all(directory: Path | str) -> Found:
             for name in names
             if not name.startswith(".") and not _take_once(folder / name, found, seen)
         ]
-        for name in sorted(files, key=natural_key):
+        # A companion is named after the set rather than after one of its files.
+        companions = {companion.name for companion in companions_in(folder)}
+        for name in sorted(files, key=lambda name: (name not in companions, natural_key(name))):
             path = folder / name
             if not name.startswith(".") and path.resolve() not in members:
-                members.update(part.resolve() for part in _take_file(path, found))
+                parts = _take_file(path, found)
+                members.update(part.resolve() for part in parts)
+                named.update(part.resolve() for part in parts if part != path)
     found.images.sort(key=lambda image: natural_key(str(image.path)))
+    # A companion of several images, each of which was found by its TIFFs.
+    for path in [path for path in found.left_out if path.resolve() in named]:
+        del found.left_out[path]
     return found
 
 
@@ -119,6 +127,8 @@ def _take_folder(folder: Path, found: Found) -> bool:
 
 def _is_series(folder: Path) -> bool:
     """Tell a folder with one plane per file from one with a stack in each."""
+    if companions_in(folder):
+        return False
     files = folders.list_tiffs(folder)
     stems = {re.sub(r"\d+", "#", file.name) for file in files}
     if len(files) < 2 or len(stems) > 1:
@@ -142,17 +152,26 @@ def _take_file(path: Path, found: Found) -> tuple[Path, ...]:
     try:
         reader = recognise(path)
     except InputError as error:
-        if path.suffix.lower() in (".tif", ".tiff", ".npy"):
+        if path.suffix.lower() in (".tif", ".tiff", ".npy", ".ome"):
             found.left_out[path] = _reason(error, path)
         return ()
     if reader is None:
-        if path.suffix.lower() in (".tif", ".tiff", ".npy"):
+        if path.suffix.lower() in (".tif", ".tiff", ".npy", ".ome"):
             found.left_out[path] = "not a readable TIFF, and of no other known format"
         return ()
     if is_beads(path):
         found.beads.append(path)
         return ()
-    return _take_images(path, found)
+    files = _take_images(path, found)
+    return files or (_rest_of_set(path) if reader.name == ome_tiff.FORMAT else ())
+
+
+def _rest_of_set(path: Path) -> tuple[Path, ...]:
+    """Return the other files of a set that can't be read: what is wrong is said once."""
+    try:
+        return tuple(file for file in find_set(path).files if file != path)
+    except InputError:
+        return ()
 
 
 def _take_images(path: Path, found: Found) -> tuple[Path, ...]:

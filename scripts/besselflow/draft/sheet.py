@@ -227,7 +227,7 @@ def describe_positions(image: Acquisition) -> str:
     """Say in some words where the projections were taken."""
     if image.positions_um is None:
         return "positions unknown"
-    steps = np.abs(np.diff(image.positions_um))
+    steps = np.diff(np.sort(image.positions_um))
     if np.ptp(steps) < 0.01 * steps.mean():
         return f"steps of {steps.mean():.4g} um"
     return f"steps of {steps.min():.4g} to {steps.max():.4g} um"

@@ -80,7 +80,9 @@ class Sample:
     positions_um : tuple of float, or None
         Stage positions in the order of the projections; known after the check of the files.
     acquisition_files : tuple of pathlib.Path
-        All files of the acquisition, where they are few; known after the check of the files.
+        Files of the acquisition, of very many the first; known after the check of the files.
+    ground_truth_files : tuple of pathlib.Path
+        Files that belong to the ground truth beside the one that the sheet names, likewise.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Sample:
     extra: dict[str, str] = field(default_factory=dict)
     positions_um: tuple[float, ...] | None = None
     acquisition_files: tuple[Path, ...] = ()
+    ground_truth_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
