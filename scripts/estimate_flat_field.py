@@ -9,9 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import tifffile
-
+from besselflow.corrections.estimated_fields import write_field
 from besselflow.corrections.shading import FEWEST_ACQUISITIONS, Shading, estimate_shading
 from besselflow.errors import InputError
 from besselflow.mean_images import MeanImages, collect_mean_images, list_left_out
@@ -62,14 +60,14 @@ def main(sheet: Path, output: Path) -> str:
         )
     shadings = [estimate_shading(found.images[:, c]) for c in range(channels)]
     picture = output.with_suffix(".png")
-    figure = draw_shading(shadings, found.images, found.size)
+    figure = draw_shading(shadings, found.images.mean(axis=0), found.size)
     with atomic_path(picture) as partial:
         figure.savefig(partial, format="png")
     described = [describe_shading(shading, c) for c, shading in enumerate(shadings)]
     report = "\n".join([*_describe_sheet(sheet, found), *described])
     if not any(shading.is_certain for shading in shadings):
         raise InputError(f"{report}\n{_refusal(shadings, output, picture)}")
-    write_fields(output, shadings, found.size)
+    write_field(output, shadings, found.size)
     return "\n".join(
         [
             report,
@@ -80,20 +78,6 @@ def main(sheet: Path, output: Path) -> str:
             f"  flat_field: {output.as_posix()}",
         ]
     )
-
-
-def write_fields(path: Path, shadings: Sequence[Shading], size: tuple[int, int]) -> None:
-    """Write one image per channel, float32 with the mean 1; exactly 1 where it isn't certain."""
-    even = np.ones(size)
-    fields = [shading.field(size) if shading.is_certain else even for shading in shadings]
-    images, axes = (fields, "CYX") if len(fields) > 1 else (fields[0], "YX")
-    with atomic_path(path) as partial:
-        tifffile.imwrite(
-            partial,
-            np.asarray(images, np.float32),
-            photometric="minisblack",
-            metadata={"axes": axes},
-        )
 
 
 def _describe_sheet(sheet: Path, found: MeanImages) -> list[str]:

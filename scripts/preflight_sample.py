@@ -58,7 +58,7 @@ def main(
         frames,
         overrule,
         config.preflight,
-        config.corrections.flat_field,
+        config.corrections.given_flat_field,
     )
     found = examine_subsample(subsample, sample, config)
     found = replace(found, seconds=time.perf_counter() - started)

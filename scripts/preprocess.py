@@ -16,9 +16,12 @@ from besselflow.acquisition import Acquisition, Frames, open_acquisition
 from besselflow.beam import LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.config import Config, Corrections, load_config
 from besselflow.corrections import Stated, intensity_scale, resolve_detector
+from besselflow.corrections.estimated_fields import read_estimates
+from besselflow.corrections.flat_field import ChosenField
 from besselflow.corrections.pixels import correct_pixels
 from besselflow.corrections.whole import correct_whole
 from besselflow.errors import InputError
+from besselflow.field_of_view import FieldOfView
 from besselflow.job import logger, run_script
 from besselflow.preflight import examine_subsample, read_subsample, require_admission
 from besselflow.projection import AxialGrid
@@ -46,6 +49,7 @@ def main(
     overrule: bool = False,
     corrections: Corrections | None = None,
     config: Config | None = None,
+    flat_fields: Path | None = None,
 ) -> None:
     """Write the projection store.
 
@@ -80,6 +84,8 @@ def main(
     config : Config or None
         Of the run, where samples may be left out for what the preflight finds
         (``preflight.stop_at``); None where all are taken.
+    flat_fields : path or None
+        Folder with the flat fields that the run estimated, where it did.
 
     Raises
     ------
@@ -100,7 +106,7 @@ def main(
             frames,
             overrule,
             config.preflight,
-            config.corrections.flat_field,
+            config.corrections.given_flat_field,
         )
         found = examine_subsample(subsample, sample, config)
         require_admission(found, config.preflight.stop_at)
@@ -122,7 +128,11 @@ def main(
     require_finite(counts)
     corrections = corrections or Corrections()
     detector = resolve_detector(counts, offset, gain, acquisition)
-    corrected = correct_pixels(counts, detector.offset, detector.gain, corrections)
+    flat_field = None
+    if flat_fields is not None:
+        view = FieldOfView(counts.shape[1], counts.shape[3:], tuple(voxel_size_um[1:]))
+        flat_field = choose_field(flat_fields, sample, view, detector.offset is not None)
+    corrected = correct_pixels(counts, detector.offset, detector.gain, corrections, flat_field)
     intensity = corrected.intensity
     unit = "photons" if gain else "counts"
     if ground_truth is not None:
@@ -177,6 +187,14 @@ def announce_acquisition(stack: Acquisition) -> None:
         logger.info("%s: %s", what, source)
     for note in stack.notes:
         logger.info("%s", note)
+
+
+def choose_field(folder: Path, sample: str, view: FieldOfView, offset_known: bool) -> ChosenField:
+    """Return what a sample is divided by, of all that was estimated, and log why nothing is."""
+    found = read_estimates(folder).choose(sample, view, offset_known)
+    if found.path is None:
+        logger.info("nothing is divided by a flat field: %s", found.record["why_not"])
+    return found
 
 
 def announce(psf: LateralPsf, halo: int) -> None:
@@ -248,4 +266,5 @@ if __name__ == "__main__":
         corrections=Corrections(**snakemake.params.corrections),
         # Not a parameter of the rule: another threshold repeats no finished stage.
         config=load_config(snakemake.config),
+        flat_fields=snakemake.input.get("flat_fields"),
     )

@@ -37,7 +37,12 @@ def list_statuses(
 
 
 def main(
-    report: Path, metrics: Path, results: Path, statuses: list[SampleStatus], final: str
+    report: Path,
+    metrics: Path,
+    results: Path,
+    statuses: list[SampleStatus],
+    final: str,
+    flat_fields: Path | None = None,
 ) -> None:
     """Write the page and the table of the cohort.
 
@@ -51,8 +56,10 @@ def main(
         All samples of the sheet.
     final : str
         Method whose scores the page shows.
+    flat_fields : path or None
+        Folder of the flat fields that the run estimated, where it did.
     """
-    write_cohort_report(report, metrics, results, statuses, final)
+    write_cohort_report(report, metrics, results, statuses, final, flat_fields)
 
 
 if __name__ == "__main__":
@@ -66,4 +73,5 @@ if __name__ == "__main__":
         results=params.results,
         statuses=list_statuses(params.samples, params.rejected, params.trains, params.extras),
         final=params.final,
+        flat_fields=snakemake.input.get("flat_fields") or None,
     )

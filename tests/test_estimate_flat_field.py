@@ -9,62 +9,9 @@ from PIL import Image
 import estimate_flat_field
 from besselflow.config import Config
 from besselflow.corrections.flat_field import fit_to_images, read_flat_field
-from besselflow.disturbance import uneven_light
 from besselflow.errors import InputError, ProblemsError
 from besselflow.mean_images import collect_mean_images
-from lab import HEADER
-
-SIZE, OFFSET = (50, 70), 100.0
-LIGHT = uneven_light(SIZE, 0.6)
-HOT = (11, 51)
-
-
-class Facility:
-    """A folder with acquisitions and their sheet."""
-
-    def __init__(self, folder):
-        self.folder, self.rows = folder, []
-
-    def add(self, light=LIGHT, spoil=None, planes=2, **cells):
-        """Write an acquisition of a sample of its own; `spoil` may change the counts (.., P, Y, X).
-
-        The light may have several channels, (C, Y, X).
-        """
-        number = len(self.rows)
-        rng = np.random.default_rng(number)
-        light = np.atleast_3d(light.T).T
-        shape = (len(light), planes, *light.shape[1:])
-        photons = rng.poisson(rng.gamma(0.5, 4 * 2.0 ** (number % 6), shape) * light[:, None])
-        counts = 10 * photons + rng.normal(OFFSET, 5, shape).round()
-        counts[..., HOT[0], HOT[1]] += 20000
-        if spoil is not None:
-            counts = spoil(counts)
-        name = cells.setdefault("sample", f"s{number}")
-        tifffile.imwrite(
-            self.folder / f"{name}.tif",
-            counts.clip(0, 65535).astype(np.float32 if np.isnan(counts).any() else np.uint16),
-            photometric="minisblack",
-            metadata={"axes": "CZYX"},
-        )
-        usual = {
-            "acquisition": f"{name}.tif",
-            "beam_profile": "box:6um",
-            "voxel_size_y_um": "0.5",
-            "voxel_size_x_um": "0.5",
-            "role": "test",
-            "offset": f"{OFFSET:g}",
-        }
-        self.rows.append(usual | cells)
-
-    @property
-    def sheet(self):
-        lines = ["\t".join(row.get(name, "") for name in HEADER) for row in self.rows]
-        path = self.folder / "samples.tsv"
-        path.write_text("\n".join(["\t".join(HEADER), *lines]))
-        return path
-
-    def estimate(self):
-        return estimate_flat_field.main(self.sheet, self.folder / "flat.tif")
+from many_acquisitions import HOT, LIGHT, OFFSET, SIZE, Facility
 
 
 @pytest.fixture
@@ -72,11 +19,15 @@ def facility(tmp_path):
     return Facility(tmp_path)
 
 
+def estimate(facility):
+    return estimate_flat_field.main(facility.sheet, facility.folder / "flat.tif")
+
+
 def test_the_field_is_found_and_taken_by_the_configuration(facility):
     """One of two channels has uneven light; the other stays as it is."""
     for _ in range(10):
         facility.add(np.stack([LIGHT, np.ones(SIZE)]))
-    text = facility.estimate()
+    text = estimate(facility)
     path = facility.folder / "flat.tif"
     assert tifffile.imread(path).dtype == np.float32
     flat, even = fit_to_images(read_flat_field(path), path, (2, *SIZE))
@@ -96,7 +47,7 @@ def test_even_light_is_refused_with_a_picture(facility):
     for _ in range(8):
         facility.add(np.ones(SIZE))
     with pytest.raises(InputError, match=r"flat\.tif was not written .* record an even sample"):
-        facility.estimate()
+        estimate(facility)
     assert not (facility.folder / "flat.tif").exists()
     assert (facility.folder / "flat.png").exists()
 
@@ -151,13 +102,13 @@ def test_too_few_are_an_error_that_names_those_left_out(facility):
     with pytest.raises(
         InputError, match=r"(?s)7 acquisitions are too few .*1 left out:\n  unknown"
     ):
-        facility.estimate()
+        estimate(facility)
 
 
 def test_nothing_is_left_of_a_sheet_without_offsets(facility):
     facility.add(offset="")
     with pytest.raises(InputError, match=r"(?s)no acquisition is left\n1 left out:\n  s0: "):
-        facility.estimate()
+        estimate(facility)
 
 
 def test_a_sheet_that_is_not_there_is_an_error(tmp_path):

@@ -14,6 +14,7 @@ from besselflow.resources import (
     computing_minutes,
     extent_of,
     extent_of_volume,
+    joined,
     need_of,
     within_region,
 )
@@ -31,7 +32,7 @@ ALL_STAGES = [
     *UNIT_STAGES,
     *WHOLE_STAGES,
     *("convert_ground_truth", "scan_points", "simulate_training", "train_prior"),
-    *("train_microdiffusion", "sample_microdiffusion"),
+    *("train_microdiffusion", "sample_microdiffusion", "estimate_shading"),
 ]
 
 
@@ -50,6 +51,18 @@ def test_a_stage_of_units_holds_one_tile_and_works_through_all(stage):
     assert four.memory_mb == pytest.approx(one.memory_mb, rel=0.01)
     spent = [need.minutes - resources._BASE_MINUTES for need in (one, four)]
     assert spent[1] == pytest.approx(4 * spent[0], rel=0.1)
+
+
+def test_the_light_of_many_samples_takes_their_time_but_the_memory_of_one():
+    # As many images as are held at once.
+    deep = replace(BENCH, projections=5000)
+    one, ten = (need_of("estimate_shading", joined([deep] * n), CONFIG) for n in (1, 10))
+    assert ten.memory_mb == one.memory_mb
+    spent = [need.minutes - resources._BASE_MINUTES for need in (one, ten)]
+    assert spent[1] == pytest.approx(10 * spent[0])
+    # Of a long series, no more is read than of a shorter one.
+    series = [joined([replace(BENCH, times=times)]) for times in (100, 1000)]
+    assert series[0] == series[1]
 
 
 def test_shards_share_the_time_and_not_the_memory():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import estimate_shading
 from besselflow import runs
 from besselflow.beam import box_profile
 from besselflow.diffusion.geometry import Geometry
@@ -289,6 +290,20 @@ def test_a_flat_field_of_another_size_leaves_out_its_samples(facility):
     tifffile.imwrite(path, np.ones((30, 32), np.float32))
     with pytest.raises(InputError, match="the flat field has 30 x 32 pixels"):
         Run.prepare(values)
+
+
+def test_a_flat_field_that_is_kept_though_the_sheet_has_changed_is_told(facility):
+    values = facility.values() | {"corrections": {"flat_field": "auto"}}
+    run = Run.prepare(values)
+    assert run.flat_fields == facility.folder / "results" / "flat_field"
+    assert run.describe_kept_flat_fields() is None
+    estimate_shading.main(values["samples"], run.flat_fields)
+    assert Run.prepare(values).describe_kept_flat_fields() is None
+    sheet = facility.folder / "samples.tsv"
+    sheet.write_text(sheet.read_text().replace("\nb\t", "\nc\t"))
+    told = Run.prepare(values).describe_kept_flat_fields()
+    assert "(new: c; gone: b), and is kept" in told and "delete that folder" in told
+    assert facility.prepare().describe_kept_flat_fields() is None
 
 
 @pytest.mark.parametrize("name", ["of {sample}", "of <results>"])

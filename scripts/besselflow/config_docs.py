@@ -193,6 +193,26 @@ same zoom. At least 8 are needed, of different samples; each counts once, howeve
   is stated too low makes the light look too even. An image of an even sample is better than any
   estimate.
 
+With `corrections.flat_field: auto`, a run does the same by itself, once, before any `preprocess`:
+
+- All acquisitions of `test` rows count, and what is left out above is left out of the estimate, but
+  not of the run: such a sample is divided by the field of the others. One that is listed twice
+  counts once, and of a long time series at most 256 images per channel are read. What can't be read
+  is named, and stops nobody.
+- Acquisitions of one size, pixel size (within 5 %) and number of channels have a field of their
+  own, where there are at least 8 of them; a volume is never divided by the field of another zoom.
+- Where it is not certain that the light is uneven, where there are too few acquisitions, or where
+  the offset of a sample is not known, nothing is divided: its volume is, bit by bit, that of
+  `none`. The page of every sample says why in a sentence, with the standard error, or else how
+  uneven the light was, with a picture from before and after; the page of all samples shows fields,
+  standard errors, and who was not compared.
+- What was found is kept in `flat_field/` of the results. A sample that is added to the sheet later
+  is divided by the field that is there, so that none that is finished is computed again; the run
+  and the page of all samples say that the sheet has changed. To estimate the field again, delete
+  that folder: then all samples are reconstructed again. `flat_field/field-1.tif`, where it is
+  written, can be given as `corrections.flat_field` of other runs, with the same result.
+- The preflight comes before all this, and judges the acquisitions as they were recorded.
+
 How far off the estimates are is in
 [SETTINGS.md](../tests/benchmarks/SETTINGS.md#flat-fields-from-many-acquisitions).
 

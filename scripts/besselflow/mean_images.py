@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from besselflow.corrections.fill import fill_from_neighbours
 from besselflow.corrections.hot_pixels import find_hot_pixels
 from besselflow.corrections.saturation import saturation_level
 from besselflow.errors import InputError, Problem, on_one_line
+from besselflow.field_of_view import FieldOfView
 from besselflow.findings import Findings
 from besselflow.job import logger
 from besselflow.sample_sheet import Sample, Sheet, read_sheet
-from besselflow.stated import TOLERANCE, voxel_size_of
+from besselflow.stated import voxel_size_of
 
 _LONGEST = 64
+_MOST_IMAGES = 256
 _PIXELS_FOR_SATURATION = 64
 _MOST_SATURATED = 0.01
 _MOST_BELOW_OFFSET = 0.1
@@ -30,41 +32,48 @@ _MOST_BELOW_OFFSET = 0.1
 
 @dataclass(frozen=True)
 class MeanImages:
-    """What the acquisitions of a sheet show on average.
+    """What the acquisitions of one field of view show on average.
 
     Attributes
     ----------
-    images : numpy.ndarray, shape (N, C, y, x)
+    images : numpy.ndarray, shape (N, C, y, x), or None
         Mean over projections and time points, above the offset, joined to at most 64 pixels along
-        an axis; each has the mean 1.
+        an axis; each has the mean 1. None where there are too few acquisitions to read them.
     samples : tuple of str
         Their names.
-    size : tuple of int
-        (Y, X) of the acquisitions.
+    view : FieldOfView
     left_out : dict of str to str
         Sample, or ``row N`` of the sheet -> why it is not among them.
     """
 
-    images: np.ndarray
+    images: np.ndarray | None
     samples: tuple[str, ...]
-    size: tuple[int, int]
+    view: FieldOfView
     left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(Y, X) of the acquisitions."""
+        return self.view.size
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """What acquisitions must share to be compared pixel by pixel."""
+class Survey:
+    """What all acquisitions of a sheet show on average.
 
-    channels: int
-    size: tuple[int, int]
-    pixel_um: tuple[float, float] | None
+    Attributes
+    ----------
+    groups : tuple of MeanImages
+        One per field of view, that of most samples first.
+    left_out : dict of str to str
+        Sample, or ``row N`` of the sheet -> why it is in none of them.
+    samples : tuple of Sample
+        Rows of the sheet that were looked at.
+    """
 
-    def __str__(self) -> str:
-        channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
-        size = f"{self.size[0]} x {self.size[1]} pixels (y, x)"
-        if self.pixel_um is not None:
-            size += " of {:g} x {:g} um".format(*self.pixel_um)
-        return f"{size} and {channels}"
+    groups: tuple[MeanImages, ...]
+    left_out: dict[str, str]
+    samples: tuple[Sample, ...]
 
 
 def collect_mean_images(path: Path | str) -> MeanImages:
@@ -78,6 +87,7 @@ def collect_mean_images(path: Path | str) -> MeanImages:
     Returns
     -------
     MeanImages
+        Of the field of view that most acquisitions have.
 
     Raises
     ------
@@ -86,25 +96,67 @@ def collect_mean_images(path: Path | str) -> MeanImages:
     InputError
         No acquisition is left; all reasons are listed.
     """
+    samples, views, left_out = _look_at(path)
+    usual, fitting = next(iter(_by_view(views)), (None, ()))
+    for name, view in views.items():
+        if name not in fitting:
+            left_out[name] = f"its images have {view}, and those of most others {usual}"
+    images = _average(samples, fitting, left_out)
+    if not images:
+        raise InputError(f"{path}: no acquisition is left\n" + list_left_out(left_out))
+    return MeanImages(np.stack([*images.values()]), tuple(images), usual, left_out)
+
+
+def survey_mean_images(path: Path | str, fewest: int) -> Survey:
+    """Average every acquisition of a sheet, plane by plane, by field of view.
+
+    Parameters
+    ----------
+    path : path
+        Sample sheet.
+    fewest : int
+        Acquisitions of a field of view that has fewer are not read.
+
+    Raises
+    ------
+    ProblemsError
+        The sheet can't be read as a table.
+    """
+    samples, views, left_out = _look_at(path)
+    groups = []
+    for view, names in _by_view(views):
+        images = None
+        if len(names) >= fewest:
+            read = _average(samples, names, left_out)
+            names = tuple(read)
+            images = np.stack([*read.values()]) if read else None
+        groups.append(MeanImages(images, names, view))
+    return Survey(tuple(groups), left_out, samples)
+
+
+def _look_at(
+    path: Path | str,
+) -> tuple[tuple[Sample, ...], dict[str, FieldOfView], dict[str, str]]:
+    """Return the samples of a sheet, the fields of view of those to read, and why not others."""
     sheet = read_sheet(path)
     problems = list(sheet.problems)
-    frames = _frames(sheet, problems)
-    left_out = _by_sample(problems)
-    usual = _usual(frames.values())
-    for name, frame in frames.items():
-        if not _fits(frame, usual):
-            left_out[name] = f"its images have {frame}, and those of most others {usual}"
-    fitting = [sample for sample in sheet.tests if sample.name not in left_out]
+    views = _views(sheet, problems)
+    return sheet.tests, views, _by_sample(problems)
+
+
+def _average(
+    samples: Iterable[Sample], names: Collection[str], left_out: dict[str, str]
+) -> dict[str, np.ndarray]:
+    """Return the mean images of some samples; what can't be averaged is added to the left out."""
     images = {}
-    for number, sample in enumerate(fitting, start=1):
-        logger.info("%d of %d: %s", number, len(fitting), sample.name)
+    chosen = [sample for sample in samples if sample.name in names]
+    for number, sample in enumerate(chosen, start=1):
+        logger.info("%d of %d: %s", number, len(chosen), sample.name)
         try:
             images[sample.name] = mean_image(sample)
         except InputError as error:
             left_out[sample.name] = on_one_line(error)
-    if not images:
-        raise InputError(f"{path}: no acquisition is left\n" + list_left_out(left_out))
-    return MeanImages(np.stack([*images.values()]), tuple(images), usual.size, left_out)
+    return images
 
 
 def list_left_out(left_out: dict[str, str]) -> str:
@@ -114,7 +166,7 @@ def list_left_out(left_out: dict[str, str]) -> str:
 
 
 def mean_image(sample: Sample) -> np.ndarray:
-    """Average the images of an acquisition, plane by plane.
+    """Average the images of an acquisition, plane by plane; of a long series, some time points.
 
     Parameters
     ----------
@@ -160,8 +212,19 @@ def mean_image(sample: Sample) -> np.ndarray:
     return small / small.mean(axis=(1, 2), keepdims=True)
 
 
+def times_read(times: int, projections: int) -> int:
+    """Return how many time points of a series are averaged."""
+    return min(times, max(1, _MOST_IMAGES // projections))
+
+
 def _mean_of_channel(counts: da.Array, path: Path) -> np.ndarray:
-    """Return the mean (Y, X) of images (T, P, Y, X), of which one is held at a time."""
+    """Return the mean (Y, X) of images (T, P, Y, X), of which one is held at a time.
+
+    All projections of some time points, where there are many: what a series shows of the light
+    hardly grows with its length.
+    """
+    chosen = np.linspace(0, len(counts) - 1, times_read(*counts.shape[:2])).round().astype(int)
+    counts = counts[chosen]
     times, projections, height, width = counts.shape
     every = max(1, min(height, width) // _PIXELS_FOR_SATURATION)
     total, some = np.zeros((height, width)), []
@@ -187,9 +250,9 @@ def _mean_of_channel(counts: da.Array, path: Path) -> np.ndarray:
     return mean if hot is None else fill_from_neighbours(mean, hot)
 
 
-def _frames(sheet: Sheet, problems: list[Problem]) -> dict[str, _Frame]:
+def _views(sheet: Sheet, problems: list[Problem]) -> dict[str, FieldOfView]:
     """Open the acquisition of every sample; what is wrong is added to the problems."""
-    frames: dict[str, _Frame] = {}
+    views: dict[str, FieldOfView] = {}
     seen: dict[Path, str] = {}
     for sample in sheet.tests:
         findings, before = Findings(sheet.path, sample, problems), len(problems)
@@ -206,8 +269,8 @@ def _frames(sheet: Sheet, problems: list[Problem]) -> dict[str, _Frame]:
             _, channels, _, *size = stack.data.shape
             pixel_um = voxel_size_of(sample, stack, None)[1:]
             known = None if None in pixel_um else tuple(pixel_um)
-            frames[sample.name] = _Frame(channels, tuple(size), known)
-    return frames
+            views[sample.name] = FieldOfView(channels, tuple(size), known)
+    return views
 
 
 def _check_once(findings: Findings, seen: dict[Path, str]) -> None:
@@ -226,7 +289,7 @@ def _check_once(findings: Findings, seen: dict[Path, str]) -> None:
             "acquisition",
             sample.acquisition,
             f'it is the acquisition of "{other}", too',
-            "list every acquisition once",
+            "it counts once, under that name",
         )
 
 
@@ -239,19 +302,12 @@ def _by_sample(problems: list[Problem]) -> dict[str, str]:
     return left_out
 
 
-def _usual(frames: Iterable[_Frame]) -> _Frame:
-    """Return the frame that most acquisitions have; at a tie, the first."""
-    frames = list(frames)
-    if not frames:
-        return _Frame(1, (1, 1), None)
-    return max(frames, key=lambda own: sum(_fits(each, own) for each in frames))
-
-
-def _fits(own: _Frame, other: _Frame) -> bool:
-    """Return whether two acquisitions show the same field of view, as far as is known."""
-    if (own.channels, own.size) != (other.channels, other.size):
-        return False
-    if own.pixel_um is None or other.pixel_um is None:
-        return True
-    pairs = zip(own.pixel_um, other.pixel_um, strict=True)
-    return all(abs(a - b) <= TOLERANCE * b for a, b in pairs)
+def _by_view(views: Mapping[str, FieldOfView]) -> list[tuple[FieldOfView, tuple[str, ...]]]:
+    """Group samples by their field of view, the largest group first; at a tie, the first."""
+    left, groups = dict(views), []
+    while left:
+        usual = max(left.values(), key=lambda own: sum(map(own.fits, left.values())))
+        names = tuple(name for name, view in left.items() if view.fits(usual))
+        groups.append((usual, names))
+        left = {name: view for name, view in left.items() if name not in names}
+    return groups

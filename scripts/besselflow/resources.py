@@ -16,6 +16,7 @@ work is done for each. The numbers come from `benchmarks/*.tsv` of finished samp
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,7 @@ _COSTS = {
     # Some crops of one time point, whatever the size.
     "preflight_sample": (1, 0.1),
     "preprocess": (24, 0.2),
+    "estimate_shading": (24, 0.1),
     "convert_ground_truth": (24, 0.06),
     "hold_out": (24, 0.2),
     "interpolation": (16, 0.5),
@@ -77,6 +79,8 @@ _ONCE = (
     "evaluate",
     "report_sample",
 )
+# Of no sample, but as those of one.
+_BY_BLOCK = (*_ONCE, "estimate_shading")
 _PER_METHOD = ("assemble", "validate", "evaluate", "report_sample")
 _BY_UNIT = (
     *("interpolation", "spectral", "richardson_lucy", "variational"),
@@ -236,6 +240,30 @@ def within_region(extent: Extent, region: int) -> Extent:
     return Extent(1, extent.channels, extent.projections, extent.slices, rows, columns)
 
 
+def joined(extents: Iterable[Extent]) -> Extent:
+    """Return the size of a stack of all images that tell of the light, as large as the largest.
+
+    Parameters
+    ----------
+    extents : iterable of Extent
+        Of all samples.
+    """
+    # Most runs ask for no flat field, and need not wait for scikit-image.
+    from besselflow.mean_images import times_read
+
+    extents = list(extents)
+    rows, columns = (max(getattr(each, n) for each in extents) for n in ("rows", "columns"))
+    pixels = sum(
+        times_read(each.times, each.projections)
+        * each.channels
+        * each.projections
+        * each.rows
+        * each.columns
+        for each in extents
+    )
+    return Extent(1, 1, math.ceil(pixels / (rows * columns)), 1, rows, columns)
+
+
 def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need:
     """Estimate what a job of a stage needs.
 
@@ -316,7 +344,7 @@ def _voxels(stage: str, extent: Extent, config: Config, shards: int) -> tuple[in
     """Return the voxels held at once, those that a job works through, and its number of units."""
     if stage not in _BY_UNIT:
         held = extent.frame
-        if stage in _ONCE:
+        if stage in _BY_BLOCK:
             planes = _PLANES_HELD * extent.rows * extent.columns
             held = min(held, max(_VOXELS_HELD, planes))
         return held, extent.frames * extent.frame, extent.frames

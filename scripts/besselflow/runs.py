@@ -84,12 +84,12 @@ class Run:
         sheet = read_sheet(config.samples)
         if check_files:
             _check_writable(Path(config.results))
-            flat_field = config.corrections.flat_field
+            flat_field = config.corrections.given_flat_field
             _check_flat_field(flat_field)
             length = config.corrections.depth_attenuation
             checked = check_samples(
                 sheet,
-                None if flat_field == "none" else flat_field,
+                flat_field,
                 None if isinstance(length, str) else length,
             )
             rejected = {
@@ -261,6 +261,29 @@ class Run:
         }
         return {key: str(value) for key, value in cells.items() if value not in (None, "")}
 
+    @property
+    def flat_fields(self) -> Path | None:
+        """Folder of the flat fields that the run estimates of its acquisitions, where it does."""
+        if self.config.corrections.flat_field != "auto":
+            return None
+        return Path(self.config.results) / "flat_field"
+
+    def describe_kept_flat_fields(self) -> str | None:
+        """Say that what an earlier run estimated is kept, where the sheet is another one now."""
+        if self.flat_fields is None or not self.flat_fields.exists():
+            return None
+        from besselflow.corrections.estimated_fields import read_estimates
+
+        kept = read_estimates(self.flat_fields)
+        changes = kept.changes_since(self.tests.values(), self.rejected)
+        if changes is None:
+            return None
+        return (
+            f"The flat field in {self.flat_fields} was estimated before the sheet was changed "
+            f"({changes}), and is kept, so that finished samples stay as they are. To estimate it "
+            "again, delete that folder: then all samples are reconstructed again."
+        )
+
     def write_cohort_report(self, failed: list[Failure]) -> None:
         """Write the cohort page of a run in which something failed.
 
@@ -310,6 +333,7 @@ class Run:
             results,
             statuses,
             self.config.final,
+            self.flat_fields if self.flat_fields and self.flat_fields.exists() else None,
         )
 
 
@@ -364,9 +388,9 @@ def _check_placeholders(config: Config) -> None:
             )
 
 
-def _check_flat_field(chosen: str) -> None:
+def _check_flat_field(chosen: str | None) -> None:
     """Complain about a flat field that can't be used, before anything is computed."""
-    if chosen == "none":
+    if chosen is None:
         return
     try:
         read_flat_field(chosen)

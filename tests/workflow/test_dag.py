@@ -68,6 +68,22 @@ def test_a_method_without_uncertainty_states_none(small):
     assert "uncertainty.ozx" not in output
 
 
+def test_the_light_is_estimated_once_and_the_preflight_does_not_wait_for_it(small):
+    counts, output = plan(small, "--config", "corrections={flat_field: auto}", "--quiet", "host")
+    assert counts == EVERYTHING | {"estimate_shading": 1, "total": 31}
+    lines = output.splitlines()
+    waiting = {
+        lines[number - 1].split(": ", 1)[1]
+        for number, line in enumerate(lines)
+        if "updated by another job: " in line and "results/flat_field" in line
+    }
+    assert waiting == {
+        "known: reading the projections",
+        "unknown: reading the projections",
+        "writing the report of all samples",
+    }
+
+
 def test_shards_multiply_the_reconstructions_only(small):
     counts, _ = plan(small, "--config", "tiling={shards: 2}")
     sharded = ("reconstruct_baseline", "fit_inr", "refine", "safeguard")

@@ -32,7 +32,7 @@ WORKING_RULES = sorted(set(RULES) - {"all"})
 
 
 def test_all_rules_were_found():
-    assert len(WORKING_RULES) == 22
+    assert len(WORKING_RULES) == 23
 
 
 @pytest.mark.parametrize("rule", WORKING_RULES)
@@ -62,6 +62,10 @@ def test_resources_of_a_submitted_job_are_estimated_and_belong_to_no_site(rule):
     asked = dict(re.findall(r"(\w+)=(.*),", RULES[rule]["resources"]))
     estimates = {"mem_mb": f'memory_mb("{rule}")', "runtime": f'minutes("{rule}")'}
     assert asked == estimates | ({"gpu": "GPUS"} if rule in GPU else {})
+
+
+def test_another_sample_in_the_sheet_repeats_no_estimate_that_all_samples_share():
+    assert not {"input", "params"} & set(RULES["estimate_shading"])
 
 
 def test_rules_that_may_hold_a_gpu_share_their_job_with_others_of_a_tiny_sample_only():

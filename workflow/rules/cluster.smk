@@ -9,6 +9,7 @@ from besselflow.resources import (
     computing_minutes,
     extent_of,
     extent_of_volume,
+    joined,
     need_of,
     within_region,
 )
@@ -49,6 +50,8 @@ if workflow.is_main_process and slurm.is_installed():
 def need(stage, wildcards):
     """Estimate what a job needs, from its stage and its wildcards."""
     stage = wildcards.get("baseline", stage)
+    if stage == "estimate_shading":
+        return need_of(stage, joined(map(extent_of, RUN.tests.values())), CONFIG)
     if wildcards.get("item"):
         return need_of(stage, extent_of_item(wildcards.item), CONFIG)
     extent = extent_of(sample_of(wildcards)) if wildcards.get("sample") else UNKNOWN

@@ -35,11 +35,15 @@ become_controller()
 
 try:
     RUN = Run.prepare(config, check_files=workflow.is_main_process)
+    KEPT = RUN.describe_kept_flat_fields() if workflow.is_main_process else None
 except InputError as error:
     raise WorkflowError(f"Nothing was run. What has to be corrected:\n{error}")
 
 if workflow.is_main_process and RUN.rejected:
     print(RUN.describe_rejections(), file=sys.stderr)
+
+if KEPT is not None:
+    print(KEPT, file=sys.stderr)
 
 CONFIG = RUN.config
 RESULTS = CONFIG.results

@@ -109,7 +109,8 @@ def safeguard_inputs(wildcards):
     return inputs
 
 
-def preprocess_inputs(wildcards):
+def acquisition_inputs(wildcards):
+    """All files that a sample comes with."""
     sample = sample_of(wildcards)
     inputs = {
         "acquisition": str(sample.acquisition),
@@ -126,8 +127,8 @@ def preprocess_inputs(wildcards):
     if sample.ground_truth is not None:
         inputs["ground_truth"] = str(sample.ground_truth)
         inputs |= truth_files(sample)
-    if CONFIG.corrections.flat_field != "none":
-        inputs["flat_field"] = CONFIG.corrections.flat_field
+    if CONFIG.corrections.given_flat_field is not None:
+        inputs["flat_field"] = CONFIG.corrections.given_flat_field
     return inputs
 
 
@@ -135,6 +136,17 @@ def truth_files(sample):
     """What belongs to a ground truth that lies in several files."""
     files = [str(path) for path in sample.ground_truth_files]
     return {"ground_truth_files": files} if files else {}
+
+
+def flat_fields():
+    """The flat fields that the run estimates, where it is to."""
+    return [] if RUN.flat_fields is None else str(RUN.flat_fields)
+
+
+def preprocess_inputs(wildcards):
+    """What a sample comes with, and what is known from all of them."""
+    shared = {} if RUN.flat_fields is None else {"flat_fields": flat_fields()}
+    return acquisition_inputs(wildcards) | shared
 
 
 def truth_inputs(wildcards):
@@ -295,6 +307,8 @@ def benchmarks_of(wildcards):
         stages[stage] = f"{folder}/{stage}.tsv"
         withheld = f"{sample}/held_out/benchmarks/{stage}.tsv"
         stages[f"{stage}, projections withheld"] = withheld
+    if RUN.flat_fields is not None:
+        stages["estimate_shading"] = f"{RESULTS}/benchmarks/estimate_shading.tsv"
     return stages | {
         stage: f"{folder}/{stage}.tsv" for stage in ("assemble", "validate", "evaluate")
     }

@@ -4,7 +4,7 @@
 # `preprocess` judges them itself.
 rule preflight_sample:
     input:
-        unpack(preprocess_inputs),
+        unpack(acquisition_inputs),
     output:
         record=f"{RESULTS}/{{sample}}/preflight.json",
     log:

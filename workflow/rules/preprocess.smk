@@ -1,3 +1,25 @@
+# What all acquisitions have in common. None of them is an input: one more in the sheet would repeat
+# the estimate, and with it every finished sample. So it is kept until its folder is deleted, and a
+# run says where the sheet has changed since.
+rule estimate_shading:
+    output:
+        fields=directory(f"{RESULTS}/flat_field"),
+    log:
+        f"{RESULTS}/logs/estimate_shading.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/estimate_shading.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_mb("estimate_shading"),
+        runtime=minutes("estimate_shading"),
+    message:
+        "estimating the flat field of all acquisitions"
+    script:
+        "../../scripts/estimate_shading.py"
+
+
 rule preprocess:
     input:
         unpack(preprocess_inputs),

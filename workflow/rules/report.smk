@@ -53,6 +53,7 @@ rule report_cohort:
     input:
         reports=[f"{RESULTS}/{sample}/report.html" for sample in RUN.tests],
         metrics=[f"{RESULTS}/{sample}/metrics.tsv" for sample in RUN.tests],
+        flat_fields=flat_fields(),
     output:
         report=report(
             f"{RESULTS}/report.html",

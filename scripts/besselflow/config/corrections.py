@@ -38,7 +38,12 @@ class Corrections(Section):
         "brighter in the middle can't be told from uneven light; `scripts/estimate_flat_field.py` "
         "estimates it from many. State the offset in the sheet, or it is divided, too. "
         "The ground truth is left as it is, and so is the noise model: after the division, the "
-        "noise is stronger where less light came, and the report says by how much.",
+        "noise is stronger where less light came, and the report says by how much. `auto` "
+        "estimates the field in the same way from the acquisitions of the run, before anything is "
+        "reconstructed, and divides where it is certain that the light is uneven: choose it where "
+        "samples lie anywhere in their images, since what all of them share, such as a sample that "
+        "was moved into the middle every time, is taken for light. The preflight, which waits for "
+        "nothing, divides by a given field only.",
     )
     hot_pixels: Literal["auto", "none"] = Field(
         "auto",
@@ -102,3 +107,8 @@ class Corrections(Section):
         "corrected volume with one that grows dark with depth, and fall: leave this at `none` "
         "then, or correct the ground truth yourself.",
     )
+
+    @property
+    def given_flat_field(self) -> str | None:
+        """Path of the flat field that is given, if one is."""
+        return None if self.flat_field in ("auto", "none") else self.flat_field

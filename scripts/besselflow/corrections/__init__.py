@@ -8,7 +8,8 @@ projections, given what the others show: lateral drift and brightness
 (`besselflow.corrections.attenuation`). Every other parameter is estimated from the data unless the
 configuration gives it, and is applied only where the data leave no doubt that it is needed.
 What no single acquisition can tell, the light that many have in common, is estimated apart from
-them (`besselflow.corrections.shading`).
+them (`besselflow.corrections.shading`), by hand or once per run
+(`besselflow.corrections.estimated_fields`).
 """
 
 from besselflow.corrections.detector import (

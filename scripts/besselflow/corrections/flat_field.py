@@ -1,13 +1,39 @@
-"""A flat field that was given: how bright the same light is at every pixel of the image."""
+"""A flat field in a file: how bright the same light is at every pixel of the image."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from besselflow.acquisition import open_acquisition
 from besselflow.errors import InputError
+
+
+@dataclass(frozen=True)
+class ChosenField:
+    """The flat field of an acquisition.
+
+    Attributes
+    ----------
+    path : str or None
+        Image to divide by; None where nothing is divided.
+    record : dict
+        How it was come by, or ``why_not``.
+    """
+
+    path: str | None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def given_field(setting: str) -> ChosenField:
+    """Return the flat field that the configuration gives as a path, ``auto`` or ``none``."""
+    if setting in ("auto", "none"):
+        reason = "none is given" if setting == "none" else "none was estimated"
+        return ChosenField(None, {"why_not": reason})
+    return ChosenField(setting)
 
 
 def read_flat_field(path: Path | str) -> np.ndarray:

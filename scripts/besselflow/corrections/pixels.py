@@ -13,7 +13,13 @@ import numpy as np
 from besselflow.config import Corrections
 from besselflow.corrections.detector import counts_to_intensity
 from besselflow.corrections.fill import fill_from_neighbours
-from besselflow.corrections.flat_field import fit_to_images, noise_factors, read_flat_field
+from besselflow.corrections.flat_field import (
+    ChosenField,
+    fit_to_images,
+    given_field,
+    noise_factors,
+    read_flat_field,
+)
 from besselflow.corrections.hot_pixels import FEWEST_IMAGES, find_hot_pixels
 from besselflow.corrections.line_noise import LineNoise, estimate_line_noise, line_log_gains
 from besselflow.corrections.pictures import lateral_pair, where_dense, whole_pair
@@ -61,6 +67,7 @@ def correct_pixels(
     offset: float | np.ndarray | None,
     gain: float | np.ndarray | None,
     settings: Corrections,
+    flat_field: ChosenField | None = None,
 ) -> CorrectedPixels:
     """Convert counts to photons under even light, mask what is no measurement, correct lines.
 
@@ -72,10 +79,14 @@ def correct_pixels(
         Counts of an unlit pixel, and counts per photon.
     settings : Corrections
         What to correct.
+    flat_field : ChosenField or None
+        What to divide by, where that was estimated; None for what the settings give.
     """
     images = counts.rechunk((1, 1, 1, -1, -1))
     intensity = counts_to_intensity(images, offset, gain)
-    intensity, record, pictures = _evened(intensity, offset, settings)
+    intensity, record, pictures = _evened(
+        intensity, offset, flat_field or given_field(settings.flat_field)
+    )
     saturated, record["saturation"] = _saturated_mask(images, settings)
     masked = saturated
     hot, record["hot_pixels"] = _hot_mask(images, settings)
@@ -97,12 +108,12 @@ def correct_pixels(
 
 
 def _evened(
-    intensity: da.Array, offset: float | None, settings: Corrections
+    intensity: da.Array, offset: float | None, flat_field: ChosenField
 ) -> tuple[da.Array, dict[str, Any], dict[str, np.ndarray]]:
-    """Divide by the flat field, where one is given; with record and picture."""
-    path = settings.flat_field
-    if path == "none":
-        return intensity, {"flat_field": {"applied": False, "why_not": "none is given"}}, {}
+    """Divide by the flat field, where there is one; with record and picture."""
+    path = flat_field.path
+    if path is None:
+        return intensity, {"flat_field": {"applied": False} | flat_field.record}, {}
     _, channels, count, *size = intensity.shape
     flat = fit_to_images(read_flat_field(path), path, (channels, *size))
     even = intensity / da.from_array(flat[None, :, None], chunks=(1, 1, 1, -1, -1))
@@ -114,6 +125,7 @@ def _evened(
         "noise_range": [float(noise.min()), float(noise.max())],
         "offset_known": offset is not None,
     }
+    record |= flat_field.record
     logger.info("divided by the flat field %s, of %.3g to %.3g", path, *record["range"])
     if offset is None:
         logger.warning("the detector's offset is not known, and is divided by the flat field, too")

@@ -33,7 +33,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.polynomial import legendre
-from scipy.stats import f as fisher
 
 FEWEST_ACQUISITIONS = 8
 """With fewer, the spread of the acquisitions says too little of the standard errors."""
@@ -84,6 +83,9 @@ class Shading:
     @cached_property
     def chance(self) -> float:
         """Probability that light is even gives as clear a field in any of the five kinds."""
+        # Whole samples are read without an estimate, and need not wait for its distributions.
+        from scipy.stats import f as fisher
+
         chances = []
         for members, ratio in _ratios(self.estimates, self.covariance):
             own = members @ self.covariance @ members.T

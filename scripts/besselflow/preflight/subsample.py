@@ -77,7 +77,7 @@ def read_subsample(
     frames: Frames = "average",
     overrule: bool = False,
     settings: Preflight | None = None,
-    flat_field: str = "none",
+    flat_field: str | None = None,
 ) -> Subsample:
     """Open an acquisition as `scripts/preprocess.py` does, and read crops of it.
 
@@ -88,8 +88,8 @@ def read_subsample(
         As in `scripts/preprocess.py`.
     settings : Preflight, optional
         Size and number of the crops.
-    flat_field : str
-        Path of the flat field that the run divides by, or ``none``.
+    flat_field : str or None
+        Path of the flat field that the run divides by, if one is given.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def read_subsample(
         # Crops have one more axis than projections.
         offset, gain = detector.offset[..., None], detector.gain[..., None]
     flat = None
-    if flat_field != "none":
+    if flat_field is not None:
         _, channels, _, *size = raw.shape
         whole = fit_to_images(read_flat_field(flat_field), flat_field, (channels, *size))
         flat = read_crops(da.from_array(whole[:, None], -1), settings.crop, settings.crops)

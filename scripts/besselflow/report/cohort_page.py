@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from besselflow.corrections.estimated_fields import read_estimates
 from besselflow.paired import SIGNIFICANCE, Comparison, compare_methods
 from besselflow.report.cohort_files import (
     write_comparisons,
@@ -25,6 +26,7 @@ from besselflow.report.cohort_rows import (
 from besselflow.report.lights import LABELS, LEVELS
 from besselflow.report.metric_names import BY_KEY, COHORT_METRICS, SHARES, SUMMARY_KEYS
 from besselflow.report.page import format_number, write_page
+from besselflow.report.shading import describe_estimates
 from besselflow.store import write_tsv
 
 _MANY = 6
@@ -37,6 +39,7 @@ def write_cohort_report(
     results: Path | str,
     statuses: list[SampleStatus],
     final: str,
+    flat_fields: Path | str | None = None,
 ) -> None:
     """Write the page of all samples, and the tables of all that it shows.
 
@@ -56,6 +59,8 @@ def write_cohort_report(
         All samples of the sheet.
     final : str
         Method whose scores the table shows.
+    flat_fields : path or None
+        Folder of the flat fields that the run estimated, where it did.
     """
     path, results = Path(path), Path(results)
     metrics = gather_metrics(results, statuses)
@@ -94,6 +99,12 @@ def write_cohort_report(
         methods=list(dict.fromkeys(metrics["method"])),
         comparisons=[(each, describe_comparison(each)) for each in comparisons],
         data=_chart_data(printed, compared, statuses, groups, final),
+        flat_fields=describe_estimates(
+            read_estimates(flat_fields),
+            [status.sample for status in statuses if status.role == "test"],
+        )
+        if flat_fields
+        else None,
         files=[link(file, path.parent) for file in files],
         n_scored=metrics.loc[metrics["metric"] == "psnr", "sample"].nunique(),
     )

@@ -132,6 +132,7 @@ def _hot_pixels(found: Mapping[str, Any]) -> tuple[str, str]:
 def _flat_field(found: Mapping[str, Any]) -> tuple[str, str]:
     low, high = found["range"]
     least, most = found["noise_range"]
+    number = f"{low:.2f} to {high:.2f} of the mean"
     sentence = (
         f"The projections were divided by the flat field {found['path']}. The noise variance that "
         f"all later stages take for a brightness is the mean of the image; after the division, it "
@@ -139,7 +140,33 @@ def _flat_field(found: Mapping[str, Any]) -> tuple[str, str]:
     )
     if not found["offset_known"]:
         sentence += " The detector's offset is not known, and was divided, too: state it."
-    return f"{low:.2f} to {high:.2f} of the mean", sentence
+    if "channels" not in found:
+        return number, sentence
+    varies, origin = _estimated_field(found)
+    return f"varies by {varies}, {number}", f"{origin} {sentence}"
+
+
+def _estimated_field(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Say how uneven the light of every channel is, and how that is known."""
+    several = len(found["channels"]) > 1
+    numbers, left = [], []
+    for number, each in enumerate(found["channels"], start=1):
+        name = f"channel {number}" if several else ""
+        if each["applied"]:
+            of_channel = f" ({name})" if several else ""
+            numbers.append(f"{each['variation']:.1%} ± {each['error']:.1%}{of_channel}")
+        else:
+            left.append(f"{name} (standard error {each['error']:.1%})")
+    chance = max(each["chance"] for each in found["channels"] if each["applied"])
+    origin = (
+        f"It was estimated from what {found['acquisitions']} acquisitions of this run have in "
+        f"common{'' if found['takes_part'] else ', of which this sample is none'}; even light "
+        f"would look as uneven with a probability of {chance:.2g}. What all samples share is taken "
+        "for light, too, such as a place in the middle of every image."
+    )
+    if left:
+        origin += f" That the light is uneven is not certain in {', '.join(left)}: left as it is."
+    return ", ".join(numbers), origin
 
 
 def _scan_phase(found: Mapping[str, Any]) -> tuple[str, str]:

@@ -161,7 +161,7 @@ COLUMNS = (
 
 ROLES = ("test", "train")
 RESERVED_NAMES = (
-    *("priors", "ablation", "logs", "benchmarks", "methods", "multiqc"),
+    *("priors", "ablation", "logs", "benchmarks", "methods", "multiqc", "flat_field"),
     *("report.html", "report.csv", "report_comparisons.csv", "metrics.tsv"),
     *("preflight.html", "preflight.tsv"),
 )
