@@ -133,7 +133,7 @@ def test_the_page_of_all_samples_tells_of_it(uneven, tmp_path):
     assert "10 acquisitions of 50 x 70 pixels (y, x) of 0.5 x 0.5 um and 2 channels: the" in text
     assert "of channel 1 varies by" in text and "of channel 2 is left as it is" in text
     assert "Nothing is divided by a flat field: 1 acquisition of 48 x 70 pixels" in text
-    assert "2 samples were not compared" in text and "corrected alike: later." in text
+    assert "2 samples were not compared" in text and "images fit: later." in text
     drawings = [image for image in page.images if image["alt"].startswith("Flat field, its")]
     assert len(drawings) == 1
 
@@ -192,7 +192,7 @@ def test_changes_of_the_sheet_are_told(tmp_path):
 
 def test_a_damaged_record_names_the_folder_and_the_remedy(tmp_path):
     (tmp_path / "estimate.json").write_text('{"fields": [{}]}')
-    with pytest.raises(InputError, match=r"can't be read .*; delete the folder to estimate"):
+    with pytest.raises(InputError, match=r"can't be read .*; delete the folder, and run with"):
         read_estimates(tmp_path)
 
 

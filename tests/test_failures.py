@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from besselflow.failures import Failure, JobWatch, attempt, summarise
+from besselflow.failures import Failure, JobWatch, attempt, summarise, without_forcing
 from besselflow.store import write_json
 from tiny_faults import fill_disk, small_disk
 
@@ -235,6 +235,12 @@ def test_summary_tells_sample_stage_reason_log_and_command(folder):
         "What did finish is in results/report.html.",
         "After the repair, go on with: snakemake --profile profiles/default",
     ]
+
+
+def test_what_is_finished_is_not_forced_again():
+    asked = ["--cores", "2", "-F", "--forcerun", "estimate_shading", "assemble", "--config", "a=b"]
+    assert without_forcing(asked) == ["--cores", "2", "--config", "a=b"]
+    assert without_forcing(["report.html", "-R", "evaluate"]) == ["report.html"]
 
 
 def test_text_is_said_after_all_else():

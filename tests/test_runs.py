@@ -302,7 +302,7 @@ def test_a_flat_field_that_is_kept_though_the_sheet_has_changed_is_told(facility
     sheet = facility.folder / "samples.tsv"
     sheet.write_text(sheet.read_text().replace("\nb\t", "\nc\t"))
     told = Run.prepare(values).describe_kept_flat_fields()
-    assert "(new: c; gone: b), and is kept" in told and "delete that folder" in told
+    assert "(new: c; gone: b), and is kept" in told and "--forcerun estimate_shading" in told
     assert facility.prepare().describe_kept_flat_fields() is None
 
 

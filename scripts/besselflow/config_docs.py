@@ -208,9 +208,9 @@ With `corrections.flat_field: auto`, a run does the same by itself, once, before
   standard errors, and who was not compared.
 - What was found is kept in `flat_field/` of the results. A sample that is added to the sheet later
   is divided by the field that is there, so that none that is finished is computed again; the run
-  and the page of all samples say that the sheet has changed. To estimate the field again, delete
-  that folder: then all samples are reconstructed again. `flat_field/field-1.tif`, where it is
-  written, can be given as `corrections.flat_field` of other runs, with the same result.
+  and the page of all samples say that the sheet has changed. With `--forcerun estimate_shading`, a
+  run estimates the field again, and reconstructs all samples again. `flat_field/field-1.tif`, where
+  it is written, can be given as `corrections.flat_field` of other runs, with the same result.
 - The preflight comes before all this, and judges the acquisitions as they were recorded.
 
 How far off the estimates are is in

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,6 +224,25 @@ def summarise(
         f"After the repair, go on with: {resume}",
     ]
     return "\n".join(lines)
+
+
+def without_forcing(arguments: Sequence[str]) -> list[str]:
+    """Return arguments for Snakemake without those that repeat what is finished.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Of the command line, without the program.
+    """
+    kept, names_rules = [], False
+    for part in arguments:
+        if part.startswith("-"):
+            names_rules = part in ("-R", "--forcerun")
+            if names_rules or part in ("-F", "--forceall"):
+                continue
+        if not names_rules:
+            kept.append(part)
+    return kept
 
 
 def say_last(text: str) -> None:

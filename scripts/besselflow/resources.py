@@ -53,7 +53,7 @@ _COSTS = {
     # Some crops of one time point, whatever the size.
     "preflight_sample": (1, 0.1),
     "preprocess": (24, 0.2),
-    "estimate_shading": (24, 0.1),
+    "estimate_shading": (12, 0.3),
     "convert_ground_truth": (24, 0.06),
     "hold_out": (24, 0.2),
     "interpolation": (16, 0.5),

@@ -281,7 +281,7 @@ class Run:
         return (
             f"The flat field in {self.flat_fields} was estimated before the sheet was changed "
             f"({changes}), and is kept, so that finished samples stay as they are. To estimate it "
-            "again, delete that folder: then all samples are reconstructed again."
+            "again, add --forcerun estimate_shading: then all samples are reconstructed again."
         )
 
     def write_cohort_report(self, failed: list[Failure]) -> None:

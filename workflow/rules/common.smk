@@ -94,8 +94,11 @@ def resume_command():
     """Repeat how this run was started, such that what is finished stays."""
     called = Path(sys.argv[0]).name == "snakemake"
     program = ["snakemake"] if called else [sys.executable, "-m", "snakemake"]
-    again = {"-F", "--forceall"}
-    return shlex.join(program + [part for part in sys.argv[1:] if part not in again])
+    arguments = sys.argv[1:]
+    # An estimate that was to be made again and isn't there leaves all that follows as it was.
+    if RUN.flat_fields is None or RUN.flat_fields.exists():
+        arguments = failures.without_forcing(arguments)
+    return shlex.join(program + arguments)
 
 
 def summarise_failures():

@@ -1,6 +1,6 @@
 # What all acquisitions have in common. None of them is an input: one more in the sheet would repeat
-# the estimate, and with it every finished sample. So it is kept until its folder is deleted, and a
-# run says where the sheet has changed since.
+# the estimate, and with it every finished sample. So it is kept until it is forced, and a run says
+# where the sheet has changed since.
 rule estimate_shading:
     output:
         fields=directory(f"{RESULTS}/flat_field"),

@@ -75,14 +75,16 @@ class EstimatedField:
         parts = [
             (f"of channel {channel} " if len(self.shadings) > 1 else "")
             + (
-                f"varies by {shading.variation:.1%}, with a standard error of {shading.error:.1%}"
+                f"varies by {shading.variation:.1%}, with a standard error of {shading.error:.1%} "
+                f"(halves of the acquisitions agree with a correlation of {shading.agreement:.2f})"
                 if shading.is_certain
                 else "is left as it is, since it is not certain that it is uneven (with a standard "
                 f"error of {shading.error:.1%})"
             )
             for channel, shading in enumerate(self.shadings, start=1)
         ]
-        return f"{title}: the light " + ", and the light ".join(parts) + "."
+        found = ", and the light ".join(parts)
+        return f"{title}: the light {found}. Projections are divided by its field."
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,11 @@ class Estimates:
         """
         found = next((each for each in self.fields if each.view.fits(view)), None)
         if found is None:
-            return ChosenField(
-                None, {"why_not": f"the light of images with {view} was not estimated"}
+            why_not = (
+                f"the light of images with {view} was not estimated; the page of all samples says "
+                "of which it was"
             )
+            return ChosenField(None, {"why_not": why_not})
         if found.why_not is not None:
             return ChosenField(None, {"why_not": found.why_not})
         if not offset_known:
@@ -258,7 +262,7 @@ def read_estimates(folder: Path | str) -> Estimates:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder}: the flat field that was estimated can't be read ({error}); delete the "
-            "folder to estimate it again"
+            "folder, and run with --forcerun estimate_shading"
         ) from error
 
 

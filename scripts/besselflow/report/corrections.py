@@ -161,8 +161,8 @@ def _estimated_field(found: Mapping[str, Any]) -> tuple[str, str]:
     origin = (
         f"It was estimated from what {found['acquisitions']} acquisitions of this run have in "
         f"common{'' if found['takes_part'] else ', of which this sample is none'}; even light "
-        f"would look as uneven with a probability of {chance:.2g}. What all samples share is taken "
-        "for light, too, such as a place in the middle of every image."
+        f"would look as uneven with a probability of {chance:.2g}. Samples that were moved into "
+        "the middle of every image would look the same."
     )
     if left:
         origin += f" That the light is uneven is not certain in {', '.join(left)}: left as it is."
