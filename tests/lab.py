@@ -7,9 +7,9 @@ import numpy as np
 import tifffile
 
 from besselflow.checks import check_samples
-from besselflow.sample_sheet import COLUMNS, read_sheet
+from besselflow.sample_sheet import read_sheet
+from sheets import TEST, TRAIN, write_sheet
 
-HEADER = [column.name for column in COLUMNS]
 POSITIONS = np.arange(2.5, 20, 6)
 Z = 20
 _NOBODY = 65534
@@ -47,35 +47,15 @@ class Lab:
         self.write_stage(POSITIONS)
         write_tiff(folder / "a_truth.tif", volume(1))
         write_tiff(folder / "t.tif", volume(2))
-        self.test = {
-            "sample": "a",
-            "acquisition": "a.tif",
-            "stage_positions": "a.csv",
-            "beam_profile": "box:6um",
-            "voxel_size_z_um": "1",
-            "voxel_size_y_um": "0.5",
-            "voxel_size_x_um": "0.5",
-            "ground_truth": "a_truth.tif",
-            "role": "test",
-        }
-        self.train = self.test | {
-            "sample": "t",
-            "acquisition": "",
-            "stage_positions": "",
-            "beam_profile": "",
-            "ground_truth": "t.tif",
-            "role": "train",
-        }
+        self.test = TEST | {"voxel_size_x_um": "0.5", "ground_truth": "a_truth.tif", "offset": ""}
+        self.train = TRAIN | {"voxel_size_x_um": "0.5", "offset": ""}
 
     def write_stage(self, positions, name="a.csv"):
         rows = [f"{i},{z:g}" for i, z in enumerate(positions)]
         (self.folder / name).write_text("\n".join(["projection,z_um", *rows]))
 
     def write_sheet(self, *rows):
-        lines = ["\t".join(row.get(name, "") for name in HEADER) for row in rows]
-        path = self.folder / "samples.tsv"
-        path.write_text("\n".join(["\t".join(HEADER), *lines]))
-        return path
+        return write_sheet(self.folder, *rows)
 
     def check(self, *rows):
         sheet = read_sheet(self.write_sheet(*rows))

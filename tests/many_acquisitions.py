@@ -4,7 +4,7 @@ import numpy as np
 import tifffile
 
 from besselflow.disturbance import uneven_light
-from lab import HEADER
+from sheets import write_sheet
 
 SIZE, OFFSET = (50, 70), 100.0
 LIGHT = uneven_light(SIZE, 0.6)
@@ -50,7 +50,4 @@ class Facility:
 
     @property
     def sheet(self):
-        lines = ["\t".join(row.get(name, "") for name in HEADER) for row in self.rows]
-        path = self.folder / "samples.tsv"
-        path.write_text("\n".join(["\t".join(HEADER), *lines]))
-        return path
+        return write_sheet(self.folder, *self.rows)

@@ -1,4 +1,4 @@
-"""The sample sheet: what is understood, and a message with a remedy for each mistake."""
+"""Rows of the sample sheet: what is understood, and a message with a remedy for each mistake."""
 
 import os
 import re
@@ -11,57 +11,17 @@ from hypothesis import strategies as st
 
 from besselflow.beam.spec import file_of
 from besselflow.errors import ProblemsError
-from besselflow.sample_sheet import COLUMNS, RESERVED_NAMES, read_sheet
-
-HEADER = [column.name for column in COLUMNS]
-TEST = {
-    "sample": "a",
-    "acquisition": "a.tif",
-    "stage_positions": "a.csv",
-    "beam_profile": "box:6um",
-    "voxel_size_z_um": "1",
-    "voxel_size_y_um": "0.5",
-    "voxel_size_x_um": "0.4",
-    "ground_truth": "",
-    "role": "test",
-    "offset": "100",
-    "gain": "",
-    "lateral_psf": "",
-    "simulated": "",
-}
-TRAIN = TEST | {
-    "sample": "t",
-    "acquisition": "",
-    "stage_positions": "",
-    "beam_profile": "",
-    "ground_truth": "t.tif",
-    "role": "train",
-}
+from besselflow.sample_sheet import RESERVED_NAMES, read_sheet
+from sheets import HEADER, TEST, TRAIN, with_files, write_sheet
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("a.tif", "a.csv", "a_truth.tif", "t.tif", "beam.csv"):
-        (tmp_path / name).write_text(name)
-    return tmp_path
-
-
-def write(folder, *rows, header=None, encoding="utf-8", newline="\n"):
-    header = header or HEADER
-    lines = ["\t".join(header), *("\t".join(row.get(c, "") for c in header) for row in rows)]
-    path = folder / "samples.tsv"
-    path.write_bytes((newline.join(lines) + newline).encode(encoding))
-    return path
-
-
-def refusal(path):
-    with pytest.raises(ProblemsError) as caught:
-        read_sheet(path)
-    return caught.value.problems
+    return with_files(tmp_path)
 
 
 def test_good_sheet(folder):
-    sheet = read_sheet(write(folder, TEST | {"ground_truth": "a_truth.tif"}, TRAIN))
+    sheet = read_sheet(write_sheet(folder, TEST | {"ground_truth": "a_truth.tif"}, TRAIN))
     assert sheet.problems == ()
     assert sheet.rejected == {}
     (a,), (t,) = sheet.tests, sheet.trains
@@ -74,44 +34,13 @@ def test_good_sheet(folder):
     assert (t.acquisition, t.stage_positions, t.beam_profile) == (None, None, None)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_marks_and_line_ends(folder, encoding, newline):
-    path = write(folder, TEST, encoding=encoding, newline=newline)
-    assert [sample.name for sample in read_sheet(path).samples] == ["a"]
-
-
-def test_comments_and_blank_lines_keep_the_row_numbers(folder):
-    path = write(folder, TEST)
-    header, row = path.read_text().splitlines()
-    path.write_text(f"# facility\n\n{header}\n# {row}\n\t\t\n{row}\n")
-    assert read_sheet(path).samples[0].row == 6
-
-
-def test_further_columns_are_kept(folder):
-    path = write(folder, TEST | {"mouse line": "Thy1"}, header=[*HEADER, "mouse line"])
-    assert read_sheet(path).samples[0].extra == {"mouse line": "Thy1"}
-
-
-def test_optional_columns_may_be_missing(folder):
-    (sample,) = read_sheet(write(folder, TEST, header=HEADER[:9])).samples
-    assert (sample.offset, sample.gain) == (None, None)
-
-
-def test_padding_and_quotes_of_spreadsheets(folder):
-    path = write(folder, TEST)
-    header, row = path.read_text().splitlines()
-    path.write_text(f"{header}\t\t\n{row.replace('a.tif', chr(34) + 'a.tif' + chr(34))}\t\t\n")
-    assert read_sheet(path).samples[0].acquisition == folder / "a.tif"
-
-
 def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for name in ("here.tif", "a.csv"):
         (elsewhere / name).write_text("x")
     monkeypatch.chdir(elsewhere)
     row = TEST | {"acquisition": "here.tif", "beam_profile": "beam.csv"}
-    (sample,) = read_sheet(write(folder, row)).samples
+    (sample,) = read_sheet(write_sheet(folder, row)).samples
     assert sample.acquisition == elsewhere / "here.tif"
     assert sample.stage_positions == folder / "a.csv"
     assert sample.beam_profile == str(folder / "beam.csv")
@@ -128,7 +57,7 @@ def test_paths_start_from_the_sheet_or_else_from_here(folder, tmp_path_factory, 
 )
 def test_beams_from_files_and_models(folder, cell, expected):
     (folder / "beads.tif").write_text("beads")
-    (sample,) = read_sheet(write(folder, TEST | {"beam_profile": cell})).samples
+    (sample,) = read_sheet(write_sheet(folder, TEST | {"beam_profile": cell})).samples
     assert sample.beam_profile == expected.format(folder=folder)
     path = file_of(sample.beam_profile)
     assert path == (folder / "beads.tif" if "beads" in cell else None)
@@ -146,20 +75,20 @@ def test_beams_from_files_and_models(folder, cell, expected):
 )
 def test_lateral_blur(folder, cell, expected):
     (folder / "beads.tif").write_text("beads")
-    (sample,) = read_sheet(write(folder, TEST | {"lateral_psf": cell})).samples
+    (sample,) = read_sheet(write_sheet(folder, TEST | {"lateral_psf": cell})).samples
     assert sample.lateral_psf == (expected and expected.format(folder=folder))
 
 
 @pytest.mark.parametrize(("cell", "expected"), [("", False), ("no", False), ("Yes", True)])
 def test_simulated_acquisition(folder, cell, expected):
     known = TEST | {"ground_truth": "a_truth.tif", "gain": "10", "simulated": cell}
-    assert read_sheet(write(folder, known)).samples[0].simulated == expected
-    assert not read_sheet(write(folder, TEST, header=HEADER[:-1])).samples[0].simulated
+    assert read_sheet(write_sheet(folder, known)).samples[0].simulated == expected
+    assert not read_sheet(write_sheet(folder, TEST, header=HEADER[:-1])).samples[0].simulated
 
 
 def test_simulated_acquisition_needs_the_number_of_photons(folder):
     row = TEST | {"ground_truth": "a_truth.tif", "simulated": "yes"}
-    (problem,) = read_sheet(write(folder, row)).problems
+    (problem,) = read_sheet(write_sheet(folder, row)).problems
     assert problem.column == "simulated" and "gain is missing" in problem.message
 
 
@@ -223,7 +152,7 @@ def test_simulated_acquisition_needs_the_number_of_photons(folder):
 )
 def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy):
     good = TEST | {"sample": "good"}
-    sheet = read_sheet(write(folder, good, TEST | {column: value}))
+    sheet = read_sheet(write_sheet(folder, good, TEST | {column: value}))
     (problem,) = sheet.problems
     assert (problem.row, problem.column, problem.value) == (3, column, value)
     assert message in problem.message
@@ -238,7 +167,7 @@ def test_wrong_cell_excludes_its_row_only(folder, column, value, message, remedy
 @pytest.mark.parametrize("column", ["voxel_size_z_um", "voxel_size_y_um", "stage_positions"])
 def test_what_the_files_may_know_can_be_left_open(folder, column):
     row = TEST | {"ground_truth": "a_truth.tif", column: ""}
-    (sample,) = read_sheet(write(folder, row)).samples
+    (sample,) = read_sheet(write_sheet(folder, row)).samples
     expected = {"voxel_size_z_um": (None, 0.5, 0.4), "voxel_size_y_um": (1, None, 0.4)}
     assert sample.voxel_size_um == expected.get(column, (1, 0.5, 0.4))
     assert (sample.stage_positions is None) == (column == "stage_positions")
@@ -247,7 +176,7 @@ def test_what_the_files_may_know_can_be_left_open(folder, column):
 def test_acquisition_and_ground_truth_may_be_folders(folder):
     (folder / "scan").mkdir()
     (sample,) = read_sheet(
-        write(folder, TEST | {"acquisition": "scan", "ground_truth": "scan"})
+        write_sheet(folder, TEST | {"acquisition": "scan", "ground_truth": "scan"})
     ).samples
     assert sample.acquisition == sample.ground_truth == folder / "scan"
 
@@ -261,19 +190,19 @@ def test_acquisition_and_ground_truth_may_be_folders(folder):
     ],
 )
 def test_choices_about_the_files(folder, cells, expected):
-    (sample,) = read_sheet(write(folder, TEST | cells)).samples
+    (sample,) = read_sheet(write_sheet(folder, TEST | cells)).samples
     assert (sample.frames, sample.overrule) == expected
 
 
 def test_distance_of_the_slices_may_be_left_open(folder):
-    (sample,) = read_sheet(write(folder, TEST | {"voxel_size_z_um": ""})).samples
+    (sample,) = read_sheet(write_sheet(folder, TEST | {"voxel_size_z_um": ""})).samples
     assert sample.voxel_size_um == (None, 0.5, 0.4)
 
 
 def test_offset_and_gain_may_be_left_to_the_data(folder):
-    (sample,) = read_sheet(write(folder, TEST | {"offset": "auto", "gain": "AUTO"})).samples
+    (sample,) = read_sheet(write_sheet(folder, TEST | {"offset": "auto", "gain": "AUTO"})).samples
     assert (sample.offset, sample.gain) == ("auto", "auto")
-    (sample,) = read_sheet(write(folder, TEST | {"offset": "90", "gain": "auto"})).samples
+    (sample,) = read_sheet(write_sheet(folder, TEST | {"offset": "90", "gain": "auto"})).samples
     assert (sample.offset, sample.gain) == (90, "auto")
 
 
@@ -293,24 +222,24 @@ def test_offset_and_gain_may_be_left_to_the_data(folder):
     ],
 )
 def test_what_the_data_can_not_tell_is_refused(folder, row, column, message):
-    refused = read_sheet(write(folder, row, TEST | {"sample": "b"}))
+    refused = read_sheet(write_sheet(folder, row, TEST | {"sample": "b"}))
     (problem,) = refused.problems
     assert problem.column == column and message in problem.message
 
 
 def test_negative_offset_is_fine(folder):
-    assert read_sheet(write(folder, TEST | {"offset": "-3.5"})).samples[0].offset == -3.5
+    assert read_sheet(write_sheet(folder, TEST | {"offset": "-3.5"})).samples[0].offset == -3.5
 
 
 def test_train_sample_needs_its_ground_truth(folder):
-    (problem,) = read_sheet(write(folder, TEST, TRAIN | {"ground_truth": ""})).problems
+    (problem,) = read_sheet(write_sheet(folder, TEST, TRAIN | {"ground_truth": ""})).problems
     assert (problem.row, problem.column, problem.sample) == (3, "ground_truth", "t")
     assert "train sample needs it" in problem.message
 
 
 @pytest.mark.parametrize(("other", "message"), [("a", "row 4"), ("A", "apart from capitals")])
 def test_duplicate_names_exclude_all_their_rows(folder, other, message):
-    sheet = read_sheet(write(folder, TEST, TEST | {"sample": "b"}, TEST | {"sample": other}))
+    sheet = read_sheet(write_sheet(folder, TEST, TEST | {"sample": "b"}, TEST | {"sample": other}))
     assert [problem.row for problem in sheet.problems] == [2, 4]
     assert message in sheet.problems[0].message
     assert "row 2" in sheet.problems[1].message
@@ -320,7 +249,7 @@ def test_duplicate_names_exclude_all_their_rows(folder, other, message):
 
 def test_all_problems_of_all_rows_at_once(folder):
     bad = TEST | {"gain": "x", "offset": "y", "role": "z", "voxel_size_y_um": "?"}
-    sheet = read_sheet(write(folder, TEST, bad | {"sample": "b"}, bad | {"sample": "c"}))
+    sheet = read_sheet(write_sheet(folder, TEST, bad | {"sample": "b"}, bad | {"sample": "c"}))
     assert {name: len(found) for name, found in sheet.rejected.items()} == {"b": 4, "c": 4}
 
 
@@ -333,7 +262,7 @@ def test_training_on_a_tested_file_is_refused(folder, column, link):
         link(folder / name, folder / "linked.tif")
         name = "linked.tif"
     train = TRAIN | {"ground_truth": name}
-    sheet = read_sheet(write(folder, train, test, TRAIN | {"sample": "u"}))
+    sheet = read_sheet(write_sheet(folder, train, test, TRAIN | {"sample": "u"}))
     (problem,) = sheet.problems
     assert (problem.row, problem.column, problem.sample) == (2, "ground_truth", "t")
     assert f'is the {column} of the test sample "a" (row 3)' in problem.message
@@ -344,139 +273,8 @@ def test_training_on_a_tested_file_is_refused(folder, column, link):
 def test_a_left_out_test_sample_still_is_no_training_data(folder):
     test = TEST | {"ground_truth": "a_truth.tif", "gain": "x"}
     train = TRAIN | {"ground_truth": "a_truth.tif"}
-    rejected = read_sheet(write(folder, test, train, TEST | {"sample": "b"})).rejected
+    rejected = read_sheet(write_sheet(folder, test, train, TEST | {"sample": "b"})).rejected
     assert set(rejected) == {"a", "t"}
-
-
-@pytest.mark.parametrize(
-    ("separator", "name"), [(";", "semicolons"), (",", "commas"), ("    ", "spaces"), ("|", "bars")]
-)
-def test_wrong_separator_is_named(folder, separator, name):
-    path = write(folder, TEST)
-    path.write_text(path.read_text().replace("\t", separator))
-    (problem,) = refusal(path)
-    assert name in problem.message
-    assert "tabs" in problem.remedy
-    assert problem.row == 1
-
-
-def test_wrong_separator_of_one_row(folder):
-    path = write(folder, TEST, TEST)
-    header, good, bad = path.read_text().splitlines()
-    path.write_text("\n".join([header, good, bad.replace("\t", ";")]))
-    sheet = read_sheet(path)
-    (problem,) = sheet.problems
-    assert problem.row == 3 and set(sheet.rejected) == {"row 3"}
-    # Of a line without a tab, the beginning is enough.
-    assert '"a;a.tif;a.csv;box:6um;1;0.5;0.4;;test;10...",' in problem.message
-    assert f"has 1 cells, but the header has {len(HEADER)}" in problem.message
-    assert "semicolons" in problem.remedy
-    assert [sample.row for sample in sheet.samples] == [2]
-
-
-def test_columns_missing_doubled_and_misspelt(folder):
-    header = [*HEADER[1:8], "Role", "ofset", "acquisition", "", "x", "x", "y"]
-    found = {problem.column: problem for problem in refusal(write(folder, TEST, header=header))}
-    assert set(found) == {"sample", "acquisition", "role", "offset", None, "x"}
-    assert "missing" in found["sample"].message
-    assert "2 times" in found["acquisition"].message
-    assert 'by "Role"' in found["role"].remedy
-    assert 'by "ofset"' in found["offset"].remedy
-    assert "no name" in found[None].message
-
-
-def spoil(path, rows):
-    """Take the last tab out of rows, or add one, by the number of their line."""
-    lines = path.read_text().splitlines()
-    for row, change in rows.items():
-        shorter = "".join(lines[row - 1].rpartition("\t")[::2])
-        lines[row - 1] = shorter if change < 0 else f"{lines[row - 1]}\tmore"
-    path.write_text("\n".join(lines))
-    return path
-
-
-def test_rows_of_wrong_length_are_left_out_alone(folder):
-    names = ("a", "b", "no name!", "d", "e")
-    rows = [TEST | {"sample": name} for name in names]
-    rows[4] |= {"gain": "x"}
-    sheet = read_sheet(spoil(write(folder, *rows), {2: -1, 3: 1, 4: -1}))
-    assert [sample.name for sample in sheet.samples] == ["d"]
-    assert [problem.row for problem in sheet.problems] == [2, 3, 4, 6]
-    assert list(sheet.rejected) == ["a", "b", "row 4", "e"]
-    short, long, unnamed, other = map(str, sheet.problems)
-    begin = f'{folder}/samples.tsv:2: the row, which begins with "a", has {len(HEADER) - 1} cells'
-    assert short.startswith(begin) and "separate the cells by single tabs" in short
-    assert f'"b", has {len(HEADER) + 1} cells' in long and 'with "no name!",' in unnamed
-    assert 'column "gain"' in other
-
-
-def test_a_sheet_without_a_whole_row_is_refused(folder):
-    path = write(folder, TEST, TEST | {"sample": "b"})
-    header, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([header, *(row.replace("\t", ",") for row in rows)]))
-    found = refusal(path)
-    assert [problem.row for problem in found] == [2, 3]
-    assert all("separated by commas" in problem.remedy for problem in found)
-
-
-def test_a_row_of_wrong_length_keeps_its_name_and_its_files(folder):
-    cut = TEST | {"ground_truth": "a_truth.tif"}
-    train = TRAIN | {"ground_truth": "a_truth.tif"}
-    rows = [cut, train, TEST | {"sample": "A"}, TEST | {"sample": "b"}]
-    sheet = read_sheet(spoil(write(folder, *rows), {2: -1}))
-    assert [sample.name for sample in sheet.samples] == ["b"]
-    assert "stands in row 2, which has the wrong number of cells" in sheet.rejected["t"][0].message
-    assert "used again in row 2" in sheet.rejected["A"][0].message
-    mended = read_sheet(spoil(write(folder, train, TEST | {"sample": "b"}), {2: -1}))
-    assert set(mended.rejected) == {"t"} and [s.name for s in mended.samples] == ["b"]
-
-
-def test_training_alone_is_no_reason_while_a_row_is_to_be_mended(folder):
-    sheet = read_sheet(spoil(write(folder, TEST, TRAIN), {2: 1}))
-    assert set(sheet.rejected) == {"a"} and [s.name for s in sheet.trains] == ["t"]
-
-
-def test_no_test_sample(folder):
-    (problem,) = refusal(write(folder, TRAIN, TRAIN | {"sample": "u"}))
-    assert "no test sample" in problem.message
-    assert problem.column == "role"
-
-
-@pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
-def test_empty_sheet(folder, text):
-    (folder / "samples.tsv").write_text(text)
-    (problem,) = refusal(folder / "samples.tsv")
-    assert "empty" in problem.message
-    assert "voxel_size_z_um" in problem.remedy
-
-
-def test_header_only(folder):
-    (problem,) = refusal(write(folder))
-    assert "no samples" in problem.message
-
-
-@pytest.mark.parametrize(
-    ("content", "message", "row"),
-    [
-        ("sample\trole\n".encode("utf-16"), "UTF-16", None),
-        ("sample\trole\n".encode("utf-16-le"), "UTF-16", None),
-        ("sample\nm\xe4use\n".encode("latin-1"), "byte 0xe4 is not UTF-8", 2),
-        (b"PK\x03\x04 xlsx", "spreadsheet document", None),
-    ],
-)
-def test_not_utf8_text(folder, content, message, row):
-    (folder / "samples.tsv").write_bytes(content)
-    (problem,) = refusal(folder / "samples.tsv")
-    assert message in problem.message
-    assert "tab-separated text" in problem.remedy
-    assert problem.row == row
-
-
-def test_missing_sheet_and_folder(folder):
-    (problem,) = refusal(folder / "nowhere.tsv")
-    assert "--config samples=PATH" in problem.remedy
-    (problem,) = refusal(folder)
-    assert "folder" in problem.message
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=120))
@@ -501,7 +299,7 @@ def test_every_accepted_name_stays_inside_the_results_folder(name):
         for file in ("a.tif", "a.csv"):
             (folder / file).write_text(file)
         try:
-            samples = read_sheet(write(folder, TEST | {"sample": name})).samples
+            samples = read_sheet(write_sheet(folder, TEST | {"sample": name})).samples
         except ProblemsError:
             samples = ()
         for sample in samples:
