@@ -14,7 +14,9 @@ import reconstruct_baseline
 import refine
 import safeguard
 import sample_microdiffusion
+import simulate_training
 import train_microdiffusion
+import train_prior
 from besselflow.beam import box_profile
 from besselflow.config import (
     BASELINES,
@@ -23,6 +25,7 @@ from besselflow.config import (
     Prior,
     Refine,
     RichardsonLucy,
+    Spectral,
     Tiling,
     Variational,
 )
@@ -87,6 +90,18 @@ def acquire(folder, times=1, channels=1) -> Raw:
 
 def photons(counts):
     return (counts.astype(np.float32) - 100) / 2
+
+
+def train_on_a_phantom(folder) -> Path:
+    """Train a diffusion model on one simulated acquisition, in the folders of the workflow."""
+    volume = draw_phantom("vessels", (18, 24, 24), 99, VOXEL)
+    write_tiff(folder / "t.tif", DETECTOR.noise_free_counts(volume))
+    stack = simulate_training.TrainingStack("other mouse", folder / "t.tif", VOXEL, 100.0)
+    simulated, weights = folder / "abc" / "train-t", folder / "abc.safetensors"
+    simulate_training.main(stack, GEOMETRY, Spectral(), INR, SEED, 1, simulated)
+    info = weights.with_suffix(".json")
+    train_prior.main([simulated], GEOMETRY.as_dict(), PRIOR, REFINE, SEED, 1, weights, info)
+    return weights
 
 
 class Chain:
