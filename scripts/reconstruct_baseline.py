@@ -62,6 +62,8 @@ def main(
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
     measured.check_halo(units, tiling.halo)
     mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
+    # Nothing is handed on from one time point to the next here, and all tiles of one share a model.
+    mine.sort(key=lambda unit: unit.index)
     if method == "interpolation":
         reconstruct = by_interpolation(measured)
     elif method == "spectral":

@@ -8,6 +8,8 @@ import evaluate
 import sample_microdiffusion
 import train_microdiffusion
 import validate
+from besselflow.baselines import units
+from besselflow.baselines.spectral import posterior_std
 from besselflow.config import BASELINES, METHODS, Tiling
 from besselflow.errors import InputError
 from besselflow.microdiffusion.images import smooth_neighbours
@@ -37,6 +39,17 @@ def prior(tmp_path_factory):
 @pytest.fixture(scope="module")
 def raw_series(tmp_path_factory):
     return acquire(tmp_path_factory.mktemp("series"), 2, 2)
+
+
+def test_tiles_of_a_time_point_and_channel_share_the_standard_deviation(
+    raw_series, tmp_path, monkeypatch
+):
+    computed = []
+    counted = lambda *arguments: computed.append(1) or posterior_std(*arguments)  # noqa: E731
+    monkeypatch.setattr(units, "posterior_std", counted)
+    chain = Chain(raw_series, tmp_path, TILED, truth=False).preprocess().reconstruct(["spectral"])
+    assert len(open_units(chain.units("spectral")).records) == 16
+    assert len(computed) == 4
 
 
 def test_published_scheme_learns_from_all_times_and_channels(raw_series, tmp_path):
