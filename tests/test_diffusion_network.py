@@ -10,17 +10,10 @@ from besselflow.diffusion.blocks import CONTEXT, GEOMETRY_VALUES, NEAREST, REACH
 from besselflow.diffusion.network import BlockUnet, Denoiser, KernelConv, ResidualBlock
 from tiny_priors import randomised, tiny_denoiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ERROR = 0.2
 OWN = slice(REACH, REACH + SLICES)
 NAMES = ("noisy", "sigma", "inr", "spectral", "projections", "geometry", "noise")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Constant(nn.Module):

@@ -19,16 +19,9 @@ from besselflow.diffusion.prior import DiffusionPrior, load_prior, save_prior
 from besselflow.diffusion.sampling import DenoisedUnit, sample_posterior
 from tiny_priors import tiny_denoiser, toy_acquisition
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3), (1.5, 1.0, 0.5))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION], ids=["bare", "calibrated"])

@@ -22,19 +22,12 @@ from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
 from tiny_priors import tiny_denoiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 VOXEL = (1.0, 1.0, 1.0)
 NOISE = 0.02
 KERNEL = np.outer([0.2, 0.6, 0.2], [0.3, 0.4, 0.3])
 OWN = slice(REACH, REACH + SLICES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 VIEWS = sampling.VIEWS

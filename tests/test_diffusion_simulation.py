@@ -14,20 +14,13 @@ from besselflow.diffusion.simulation import SimulatedAcquisition, facts_of, simu
 from besselflow.phantoms import draw_phantom
 from tiny_priors import VOXEL, toy_acquisition
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 INR = Inr(width=8, depth=1, features=8, steps=5, columns=32)
 KERNEL = np.outer([0.1, 0.8, 0.1], [0.2, 0.6, 0.2])
 GEOMETRY = Geometry.of(box_profile(5.0), np.arange(0, 20, 2.5), VOXEL)
 BLURRED = replace(GEOMETRY, lateral_kernel=tuple(map(tuple, KERNEL)))
 SEEDS = range(8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

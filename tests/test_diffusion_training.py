@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from besselflow import optimisation
 from besselflow.config import Prior
 from besselflow.device import compile_network
 from besselflow.diffusion import augmentation, training
@@ -18,8 +17,10 @@ from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE
 from besselflow.diffusion.training import TrainingBlocks, train_prior
 from besselflow.errors import InputError
+from interruption import interrupt
 from tiny_priors import tiny_denoiser, toy_acquisition
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 TINY = Prior(
     channels=[8, 16],
@@ -31,14 +32,6 @@ TINY = Prior(
     checkpoint_seconds=1e-9,
 )
 OWN = slice(REACH, REACH + SLICES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -239,23 +232,10 @@ def test_every_weight_has_one_optimiser():
     assert muon.param_groups[0]["lr"] == pytest.approx(10 * adam.param_groups[0]["lr"])
 
 
-class Interrupted(Exception):
-    """Stands for the kill of a job."""
-
-
-def test_resumed_training_is_the_undisturbed_one(acquisitions, tmp_path, caplog, monkeypatch):
+def test_resumed_training_is_the_undisturbed_one(acquisitions, tmp_path, caplog):
     whole, facts = train_prior(acquisitions, TINY, 3, tmp_path / "whole.pt", CPU)
     path = tmp_path / "prior.pt"
-
-    class Bomb(optimisation.Progress):
-        def update(self, done, detail=""):
-            if self.what == "training" and done == 5:
-                raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(optimisation, "Progress", Bomb)
-        with pytest.raises(Interrupted):
-            train_prior(acquisitions, TINY, 3, path, CPU)
+    interrupt(5, lambda: train_prior(acquisitions, TINY, 3, path, CPU))
     with caplog.at_level(logging.INFO, "besselflow"):
         resumed, facts_of_resumed = train_prior(acquisitions, TINY, 3, path, CPU)
     assert f"resuming from {path} at step 4" in caplog.messages

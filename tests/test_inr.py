@@ -11,7 +11,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from besselflow import optimisation
 from besselflow.baselines.interpolation import interpolate
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import box_profile
@@ -32,8 +31,10 @@ from besselflow.lateral import LateralBlur
 from besselflow.optimisation import Course, Plan
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
+from interruption import interrupt
 from tiny_networks import Constant
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 VOXEL = (1.0, 1.0, 1.0)
 TINY = Inr(width=8, depth=2, features=8, steps=40, columns=32, checkpoint_seconds=1e-9)
@@ -53,14 +54,6 @@ def problem(truth):
     model = fit_spectral_model([y], operator, VOXEL)
     expected = operator.forward(posterior_mean(y, operator, model, VOXEL))
     return InrProblem(y, operator, VOXEL, float(np.percentile(y, 99.9)), model, expected)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(problem, path, settings=TINY, seed=1, fingerprint="f", start=None):
@@ -392,30 +385,17 @@ def test_fit_ends_early_only_when_the_held_out_error_stands_still():
     assert plan.course_after(100, stuck) is None
 
 
-class Interrupted(Exception):
-    """Stands for the kill of a job."""
-
-
-def interrupt(problem, path, at_step):
+def run_until(at_step, problem, path):
     """Fit until a step, leaving the checkpoint of the step before."""
-
-    class Bomb(optimisation.Progress):
-        def update(self, done, detail=""):
-            if done == at_step:
-                raise Interrupted
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimisation, "Progress", Bomb)
-        with pytest.raises(Interrupted):
-            run(problem, path)
+    interrupt(at_step, lambda: run(problem, path))
     assert path.exists()
 
 
 def test_resumed_fit_is_the_undisturbed_one(problem, tmp_path, caplog):
     undisturbed = run(problem, tmp_path / "whole")
     path = tmp_path / "unit-0.pt"
-    interrupt(problem, path, 12)
-    interrupt(problem, path, 27)
+    run_until(12, problem, path)
+    run_until(27, problem, path)
     caplog.clear()
     with caplog.at_level(logging.INFO, "besselflow"):
         resumed = run(problem, path)
@@ -427,7 +407,7 @@ def test_resumed_fit_is_the_undisturbed_one(problem, tmp_path, caplog):
 def test_checkpoint_of_other_settings_is_not_resumed_from(problem, tmp_path, caplog):
     path = tmp_path / "unit-0.pt"
     fresh = run(problem, tmp_path / "fresh").volume
-    interrupt(problem, path, 20)
+    run_until(20, problem, path)
     with caplog.at_level(logging.INFO, "besselflow"):
         volume = run(problem, path, fingerprint="other").volume
     assert any("other settings or data; starting over" in text for text in caplog.messages)
@@ -437,7 +417,7 @@ def test_checkpoint_of_other_settings_is_not_resumed_from(problem, tmp_path, cap
 def test_truncated_checkpoint_is_not_resumed_from(problem, tmp_path, caplog):
     path = tmp_path / "unit-0.pt"
     fresh = run(problem, tmp_path / "fresh").volume
-    interrupt(problem, path, 20)
+    run_until(20, problem, path)
     path.write_bytes(path.read_bytes()[:-200])
     with caplog.at_level(logging.WARNING, "besselflow"):
         volume = run(problem, path).volume

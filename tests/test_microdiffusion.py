@@ -10,7 +10,6 @@ from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from scipy import stats
 from torch import nn
 
-from besselflow import optimisation
 from besselflow.config import Microdiffusion
 from besselflow.inr.columns import NEIGHBOUR_WEIGHTS
 from besselflow.microdiffusion.images import (
@@ -32,7 +31,9 @@ from besselflow.microdiffusion.training import (
     spread_out,
     train_network,
 )
+from interruption import interrupt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 TINY = Microdiffusion(
     channels=[8, 16],
@@ -44,14 +45,6 @@ TINY = Microdiffusion(
     checkpoint_seconds=1e-9,
 )
 PUBLISHED = Schedule.of(Microdiffusion())
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def with_values(settings, **values):
@@ -331,23 +324,10 @@ def test_without_inr_nothing_depends_on_it(problem):
     assert np.array_equal(first, sample_slices(other, network, naive, 4, CPU)[0])
 
 
-class Interrupted(Exception):
-    """Stands for the kill of a job."""
-
-
-def test_resumed_training_is_the_undisturbed_one(images, tmp_path, caplog, monkeypatch):
+def test_resumed_training_is_the_undisturbed_one(images, tmp_path, caplog):
     whole = train_network(images, TINY, 3, tmp_path / "whole.pt", CPU)
     path = tmp_path / "network.pt"
-
-    class Bomb(optimisation.Progress):
-        def update(self, done, detail=""):
-            if done == 5:
-                raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(optimisation, "Progress", Bomb)
-        with pytest.raises(Interrupted):
-            train_network(images, TINY, 3, path, CPU)
+    interrupt(5, lambda: train_network(images, TINY, 3, path, CPU))
     with caplog.at_level(logging.INFO, "besselflow"):
         resumed = train_network(images, TINY, 3, path, CPU)
     assert f"resuming from {path} at step 4" in caplog.messages

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from besselflow import optimisation
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import box_profile
 from besselflow.config import Inr, Microdiffusion
@@ -19,7 +18,9 @@ from besselflow.microdiffusion.joint import prepare_joint
 from besselflow.microdiffusion.training import TrainingImages, train_network
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
+from interruption import interrupt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 VOXEL = (1.0, 1.0, 1.0)
 POSITIONS = np.arange(2.5, 18, 6.0)
@@ -35,14 +36,6 @@ JOINT = Microdiffusion(
     checkpoint_seconds=1e-9,
 )
 SEEDS = [5, 6]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -156,25 +149,11 @@ def test_inr_learns_its_projections_beside_the_network(problems, tmp_path):
     assert trained.info["curve"][0][1] > 0.5, "the loss of the network alone"
 
 
-class Interrupted(Exception):
-    """Stands for the kill of a job."""
-
-
-def test_resumed_joint_training_is_the_undisturbed_one(problems, tmp_path, caplog, monkeypatch):
+def test_resumed_joint_training_is_the_undisturbed_one(problems, tmp_path, caplog):
     whole = joint_of(problems)
     expected = train(whole, tmp_path / "whole.pt")
     path = tmp_path / "network.pt"
-
-    class Bomb(optimisation.Progress):
-        def update(self, done, detail=""):
-            if done == 7:
-                raise Interrupted
-            super().update(done, detail)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(optimisation, "Progress", Bomb)
-        with pytest.raises(Interrupted):
-            train(joint_of(problems), path)
+    interrupt(7, lambda: train(joint_of(problems), path))
     resumed = joint_of(problems)
     with caplog.at_level(logging.INFO, "besselflow"):
         found = train(resumed, path)

@@ -34,19 +34,12 @@ from besselflow.tiling import list_units
 from tiny_networks import Constant
 from tiny_priors import tiny_denoiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 VOXEL = (1.0, 1.0, 1.0)
 BEAM = box_profile(6.0)
 CPU = torch.device("cpu")
 LEVEL = 45.0
 KERNEL = np.array([[0.02, 0.08, 0.02], [0.08, 0.6, 0.08], [0.02, 0.08, 0.02]])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Scene:

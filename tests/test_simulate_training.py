@@ -7,7 +7,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
-import torch
 
 import simulate_training
 from besselflow.beam import box_profile
@@ -19,17 +18,11 @@ from besselflow.store import Projections, UnitWriter, write_projections
 from besselflow.tiling import list_units
 from simulate_training import OwnVolume, TrainingStack, main, source_of, training_volumes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 VOXEL = (1.0, 0.5, 0.5)
 GEOMETRY = Geometry.of(box_profile(6.0), np.array([2.5, 8.5, 14.5]), VOXEL)
 INR = Inr(width=8, depth=1, features=8, steps=5, columns=32, checkpoint_seconds=1e-9)
 SEED = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def write_stack(path, channels=1):

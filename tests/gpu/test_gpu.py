@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from besselflow import optimisation
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import box_profile
 from besselflow.config import Inr, Microdiffusion, Prior, Refine
@@ -23,6 +22,7 @@ from besselflow.microdiffusion.sampling import SlicesProblem, sample_slices
 from besselflow.microdiffusion.training import TrainingImages, train_network
 from besselflow.phantoms import draw_phantom
 from besselflow.projection import AxialGrid, AxialProjection
+from interruption import interrupt
 from tiny_priors import tiny_denoiser, toy_acquisition
 
 pytestmark = [
@@ -66,24 +66,6 @@ def psnr(volume, truth):
     return 10 * math.log10(np.ptp(truth) ** 2 / np.mean((volume - truth) ** 2))
 
 
-class Interrupted(Exception):
-    """Stands for the kill of a job."""
-
-
-def interrupt(monkeypatch, what, done_at, work):
-    """Run some work until its progress reaches a step, and end it there."""
-
-    class Bomb(optimisation.Progress):
-        def update(self, done, detail=""):
-            if self.what == what and done >= done_at:
-                raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(optimisation, "Progress", Bomb)
-        with pytest.raises(Interrupted):
-            work()
-
-
 def test_the_gpu_is_named_and_computes_in_bfloat16():
     assert describe_device(GPU) == torch.cuda.get_device_name()
     able = torch.cuda.get_device_capability() >= (8, 0)
@@ -105,11 +87,11 @@ def test_a_fit_is_as_good_as_on_the_cpu(problem, truth, tmp_path):
     assert scores["cuda"] > psnr(np.full(SHAPE, truth.mean()), truth) + 5
 
 
-def test_a_resumed_fit_is_the_undisturbed_one(problem, tmp_path, monkeypatch, caplog):
+def test_a_resumed_fit_is_the_undisturbed_one(problem, tmp_path, caplog):
     settings = QUICK.model_copy(update={"checkpoint_seconds": 1e-9})
     whole = fit(problem, tmp_path / "whole", settings=settings)
     path = tmp_path / "killed"
-    interrupt(monkeypatch, "fit", 150, lambda: fit(problem, path, settings=settings))
+    interrupt(150, lambda: fit(problem, path, settings=settings))
     with caplog.at_level(logging.INFO, "besselflow"):
         resumed = fit(problem, path, settings=settings)
     assert any("resuming from" in text for text in caplog.messages)
@@ -147,16 +129,22 @@ def test_rendering_halves_its_batches_when_memory_runs_out(tmp_path, caplog, lit
     np.testing.assert_allclose(small, large, rtol=1e-3, atol=1e-2)
 
 
-def test_sampling_halves_its_batches_when_memory_runs_out(caplog, little_memory):
-    """The features of all nine blocks of this unit at once would take several GiB."""
+@pytest.mark.parametrize(
+    ("shape", "halved"),
+    # The features of all nine blocks of the first at once would take several GiB; of the second, a
+    # single activation takes 300 MiB.
+    [((48, 256, 256), "batches"), ((12, 768, 768), "tiles")],
+    ids=["batches", "tiles"],
+)
+def test_sampling_halves_what_does_not_fit(shape, halved, caplog, little_memory):
     torch.manual_seed(0)
     denoiser = Denoiser([128, 128], 1, 0.1).to(GPU).eval()
     prior = DiffusionPrior(denoiser, [0.003, 1.0], [0.01, 0.1])
-    problem = problem_of(toy_acquisition(0, (48, 256, 256)))
+    problem = problem_of(toy_acquisition(0, shape))
     sample = lambda: sample_posterior(problem, prior, Refine(samples=1, evaluations=2), 0, GPU)  # noqa: E731
     with caplog.at_level(logging.WARNING, "besselflow"):
         small = sample().mean
-    assert any("out of memory; going on with batches of" in text for text in caplog.messages)
+    assert any(f"out of memory; going on with {halved} of" in text for text in caplog.messages)
     torch.cuda.set_per_process_memory_fraction(1.0)
     caplog.clear()
     large = sample().mean
@@ -164,32 +152,17 @@ def test_sampling_halves_its_batches_when_memory_runs_out(caplog, little_memory)
     np.testing.assert_allclose(small, large, rtol=1e-3, atol=1e-4)
 
 
-def test_sampling_halves_its_tiles_when_a_block_does_not_fit(caplog, little_memory):
-    """A single activation of this unit takes 300 MiB."""
-    torch.manual_seed(0)
-    denoiser = Denoiser([128, 128], 1, 0.1).to(GPU).eval()
-    prior = DiffusionPrior(denoiser, [0.003, 1.0], [0.01, 0.1])
-    problem = problem_of(toy_acquisition(0, (12, 768, 768)))
-    sample = lambda: sample_posterior(problem, prior, Refine(samples=1, evaluations=2), 0, GPU)  # noqa: E731
-    with caplog.at_level(logging.WARNING, "besselflow"):
-        small = sample().mean
-    assert any("out of memory; going on with tiles of" in text for text in caplog.messages)
-    torch.cuda.set_per_process_memory_fraction(1.0)
-    large = sample().mean
-    np.testing.assert_allclose(small, large, rtol=1e-3, atol=1e-4)
-
-
 TINY_PRIOR = Prior(channels=[16, 32], depth=1, steps=60, patch=16, checkpoint_seconds=1e-9)
 
 
-def test_a_prior_learns_and_resumes(tmp_path, monkeypatch, caplog):
+def test_a_prior_learns_and_resumes(tmp_path, caplog):
     acquisitions = {name: toy_acquisition(seed) for seed, name in enumerate("ab")}
     train = lambda name: train_prior(acquisitions, TINY_PRIOR, 3, tmp_path / name, GPU)  # noqa: E731
     whole, facts = train("whole")
     losses = [loss for _, loss in facts["curve"]]
     assert facts["batch"] == 32
     assert np.mean(losses[-10:]) < np.mean(losses[:5])
-    interrupt(monkeypatch, "training", 30, lambda: train("killed"))
+    interrupt(30, lambda: train("killed"))
     with caplog.at_level(logging.INFO, "besselflow"):
         resumed, _ = train("killed")
     assert any("resuming from" in text for text in caplog.messages)

@@ -1,0 +1,23 @@
+"""Ends work at one of its steps, as the kill of its job would."""
+
+import pytest
+
+from besselflow import optimisation
+
+
+class Interrupted(Exception):
+    """Stands for the kill of a job."""
+
+
+def interrupt(done_at, work):
+    """Do some work until its progress reaches a step, of which no checkpoint is left."""
+
+    class Bomb(optimisation.Progress):
+        def update(self, done, detail=""):
+            if done >= done_at:
+                raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimisation, "Progress", Bomb)
+        with pytest.raises(Interrupted):
+            work()
