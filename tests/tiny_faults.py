@@ -1,4 +1,4 @@
-"""Damage for files of weights and checkpoints, and disks without room."""
+"""Damage for files of pixels, weights and checkpoints, and disks without room."""
 
 import contextlib
 import io
@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 
 import pytest
+import tifffile
 
 
 class _Touch:
@@ -36,6 +37,16 @@ def malicious_pickle(path, archive):
         file.writestr("archive/data.pkl", content)
         file.writestr("archive/version", "3\n")
     return buffer.getvalue()
+
+
+def spoil_second_projection(path):
+    """Overwrite compressed pixels where the check, which decodes a few planes, doesn't look."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[1]
+        offset, count = page.dataoffsets[0], page.databytecounts[0]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * count)
 
 
 @contextlib.contextmanager

@@ -150,14 +150,21 @@ def assert_same_outputs(disturbed, undisturbed, names):
     assert "Nothing to be done" in disturbed.run().stdout
 
 
+def two_facilities(folder, settings, train=False):
+    """Set up the same samples twice; run one of them undisturbed, which is returned first."""
+    facilities = [TinyFacility(folder / name, **settings) for name in ("undisturbed", "disturbed")]
+    for facility in facilities:
+        facility.add_test("a")
+        if train:
+            facility.add_train("t")
+    finished = facilities[0].run()
+    assert finished.returncode == 0, finished.stdout
+    return facilities
+
+
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_the_same_outputs(tmp_path):
-    undisturbed = TinyFacility(tmp_path / "undisturbed", **WITH_FIT)
-    disturbed = TinyFacility(tmp_path / "disturbed", **WITH_FIT)
-    for facility in (undisturbed, disturbed):
-        facility.add_test("a")
-    first = undisturbed.run()
-    assert first.returncode == 0, first.stdout
+    undisturbed, disturbed = two_facilities(tmp_path, WITH_FIT)
     chance, killed = random.Random(7), []
     while len([what for what in killed if what != "nothing"]) < KILLS:
         # Where it got to its end, something is taken away, so that there is work again.
@@ -174,14 +181,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_outputs(tmp_path):
 
 @pytest.mark.slow
 def test_a_prior_killed_again_and_again_is_the_same(tmp_path):
-    undisturbed = TinyFacility(tmp_path / "undisturbed", **WITH_PRIOR)
-    disturbed = TinyFacility(tmp_path / "disturbed", **WITH_PRIOR)
-    for facility in (undisturbed, disturbed):
-        facility.add_test("a")
-        facility.add_train("t")
+    undisturbed, disturbed = two_facilities(tmp_path, WITH_PRIOR, train=True)
     units = disturbed.results / "a" / "units"
-    first = undisturbed.run()
-    assert first.returncode == 0, first.stdout
     # What comes before and after is killed by the other test.
     begun = disturbed.run("results/a/units/inr-0.zip")
     assert begun.returncode == 0, begun.stdout

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import tifffile
 
 from besselflow.report.cohort_files import MULTIQC_FILES
 from besselflow.store import open_volume
+from tiny_faults import spoil_second_projection
 from tiny_runs import ROOT, TinyFacility, environment, job_counts, run, wait_until
 
 pytestmark = pytest.mark.workflow
@@ -185,16 +185,6 @@ class FailingRun:
         self.resume = self.first.stdout.rstrip().splitlines()[-1].partition("go on with: ")[2]
         self.second = run(self.resume, self.facility.folder)
         self.report_of_second = report.read_text(encoding="utf-8")
-
-
-def spoil_second_projection(path):
-    """Overwrite compressed pixels where the check, which decodes a few planes, doesn't look."""
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[1]
-        offset, count = page.dataoffsets[0], page.databytecounts[0]
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(b"\xff" * count)
 
 
 @pytest.fixture(scope="module")
