@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 
 import make_demo
 from besselflow.slurm import job_prefix
 from besselflow.store import open_volume
 from cluster_runs import APART, ClusterFacility, jobs_of_run
+from tiny_faults import spoil_second_projection
 from tiny_runs import ROOT
 
 pytestmark = pytest.mark.slurm
@@ -39,16 +39,6 @@ class WholeRun:
         self.local = ClusterFacility(folder / "local", **SETTINGS)
         self.local.add_test("known", step_um=1.5)
         self.run_locally = self.local.run("results/known/report.html")
-
-
-def spoil_second_projection(path):
-    """Overwrite compressed pixels where the check, which decodes a few planes, doesn't look."""
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[1]
-        offset, count = page.dataoffsets[0], page.databytecounts[0]
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(b"\xff" * count)
 
 
 @pytest.fixture(scope="module")
