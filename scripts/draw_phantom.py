@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from besselflow.command_line import command_parser, errors_in_a_line
 from besselflow.phantoms import PHANTOMS, draw_phantom
 from besselflow.simulate import write_volume
 
@@ -47,12 +47,7 @@ def main(
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="draw_phantom.py",
-        description=__doc__,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, _EXAMPLE)
     parser.add_argument("kind", metavar="KIND", help=f"one of {', '.join(PHANTOMS)}")
     parser.add_argument(
         "--shape", nargs=3, type=int, required=True, metavar=("Z", "Y", "X"), help="in voxels"
@@ -74,9 +69,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 if __name__ == "__main__":
     args = parse_arguments()
-    try:
+    with errors_in_a_line():
         main(args.kind, args.shape, args.seed, args.voxel_size, args.out)
-    except (ValueError, OSError) as error:
-        print(f"draw_phantom.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
     print(f"{args.kind}, seed {args.seed}: wrote {args.out}")

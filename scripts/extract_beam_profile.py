@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from besselflow.beam import BeadScan, read_bead_scan
+from besselflow.command_line import command_parser, errors_in_a_line
 from besselflow.simulate import write_complete, write_table
 
 _EXAMPLE = """\
@@ -105,12 +105,7 @@ def draw(scan: BeadScan, path: Path) -> None:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="extract_beam_profile.py",
-        description=__doc__,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, _EXAMPLE)
     add = parser.add_argument
     add("beads", metavar="BEADS.tif", help="z-stack of sub-resolution beads")
     add("--out", type=Path, required=True, metavar="BEAM.csv", help="profile to write")
@@ -120,8 +115,5 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 if __name__ == "__main__":
     args = parse_arguments()
-    try:
+    with errors_in_a_line():
         print(main(args.beads, args.out, args.picture))
-    except (ValueError, OSError) as error:
-        print(f"extract_beam_profile.py: error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from besselflow.beam import parse_beam_profile
+from besselflow.command_line import command_parser, errors_in_a_line
 from besselflow.phantoms import draw_phantom
 from besselflow.simulate import (
     AcquisitionFiles,
@@ -111,12 +111,7 @@ def main(
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="make_demo.py",
-        description=__doc__,
-        epilog="example:\n  python scripts/make_demo.py demo\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "example:\n  python scripts/make_demo.py demo\n")
     parser.add_argument(
         "directory", type=Path, metavar="DIRECTORY", help="gets samples.tsv and data/"
     )
@@ -124,8 +119,5 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_a_line():
         print(f"wrote {main(parse_arguments().directory)}")
-    except (ValueError, OSError) as error:
-        print(f"make_demo.py: error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import tifffile
 
 from besselflow.beam import AxialProfile, LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.beam.spec import absolute_spec
+from besselflow.command_line import command_parser, errors_in_a_line
 from besselflow.sample_sheet import COLUMNS
 from besselflow.simulate import (
     AcquisitionFiles,
@@ -253,12 +253,7 @@ def _ranges(indices: np.ndarray) -> str:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="simulate_acquisition.py",
-        description=__doc__,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, _EXAMPLE)
     add = parser.add_argument
     add("volume", type=Path, metavar="VOLUME.tif", help="TIFF with the axes Z, Y, X")
     add("--beam", required=True, help="as in the sheet: box:6um, bessel:NA=..., or a file")
@@ -329,7 +324,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 if __name__ == "__main__":
     args = parse_arguments()
-    try:
+    with errors_in_a_line():
         print(
             main(
                 args.volume,
@@ -355,6 +350,3 @@ if __name__ == "__main__":
                 args.lateral_psf,
             )
         )
-    except (ValueError, OSError) as error:
-        print(f"simulate_acquisition.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
