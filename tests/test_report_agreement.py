@@ -94,7 +94,7 @@ def measure(step, saturated=0.0):
 
 
 def titles(measured, values, records=None, method="diffusion"):
-    preview = Preview(values, np.arange(30.0), (1.0, 0.5, 0.5), values.shape)
+    preview = Preview(values, np.arange(30.0), (1.0, 0.5, 0.5))
     info = {"trained_on": ["elsewhere"]}
     found = collect_cautions(measured, preview, records or {}, info, method)
     assert all(len(caution.text) > 40 for caution in found)

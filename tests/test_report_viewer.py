@@ -65,7 +65,7 @@ def test_targets_are_where_the_error_is_though_a_single_voxel_is_noise():
     error[0, :, :] = 50.0
     reference = np.zeros(shape, np.float32)
     reference[4, 20:30, 20:30] = 9.0
-    preview = Preview(reference, np.arange(8.0), (1.0, 1.0, 1.0), shape)
+    preview = Preview(reference, np.arange(8.0), (1.0, 1.0, 1.0))
     found = {
         target.key: target
         for target in find_targets(2, preview, error, None, 5.0, np.array([2.0, 6.0]))

@@ -361,38 +361,6 @@ def draw_misfit_maps(
     return figure
 
 
-def draw_score_distribution(metrics: pd.DataFrame, final: str, theme: Theme) -> Figure:
-    """Draw the PSNR of every sample by method; a line joins the scores of one sample.
-
-    Parameters
-    ----------
-    metrics : pandas.DataFrame
-        Columns ``sample method metric value``.
-    final : str
-        Method whose name is marked.
-    theme : Theme
-        Colours.
-    """
-    table = metrics[metrics["metric"] == "psnr"]
-    methods = list(dict.fromkeys(table["method"]))
-    wide = table.pivot(index="sample", columns="method", values="value")[methods]
-    figure, axes = _axes(theme, (8.2, 3.6))
-    places = np.arange(len(methods))
-    faint = float(np.clip(12 / len(wide), 0.08, 0.7))
-    for _, row in wide.iterrows():
-        axes.plot(places, row.to_numpy(float), color=theme.text, lw=0.8, alpha=faint, zorder=1)
-    for place, method in zip(places, methods, strict=True):
-        values = wide[method].dropna().to_numpy(float)
-        colour = method_colour(theme, method)
-        axes.plot(np.full(len(values), place), values, "o", color=colour, ms=6, alpha=0.8, zorder=2)
-        axes.hlines(np.median(values), place - 0.28, place + 0.28, color=colour, lw=3, zorder=3)
-    names = [f"{method}\n(final)" if method == final else method for method in methods]
-    axes.set_xticks(places, names)
-    axes.set_xlim(-0.6, len(methods) - 0.4)
-    axes.set_ylabel("PSNR (dB), mean over slices")
-    return figure
-
-
 def draw_quality_by_step(
     table: pd.DataFrame,
     metric: str | None,

@@ -33,19 +33,11 @@ class Preview:
         Centres of the slices.
     voxel_um : tuple of float
         (z, y, x) size of the voxels of `values`.
-    stored_shape : tuple of int
-        (Z, Y, X) of the volume at full resolution.
     """
 
     values: np.ndarray
     z_um: np.ndarray
     voxel_um: tuple[float, float, float]
-    stored_shape: tuple[int, int, int]
-
-    @property
-    def is_reduced(self) -> bool:
-        """Whether the pictures have fewer voxels than the volume."""
-        return self.values.shape != self.stored_shape
 
 
 def load_preview(
@@ -97,7 +89,6 @@ def load_preview(
             volume.voxel_size_um[1] * height / size[0],
             volume.voxel_size_um[2] * width / size[1],
         ),
-        stored_shape=full.data.shape[2:],
     )
 
 

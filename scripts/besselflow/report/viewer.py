@@ -309,7 +309,7 @@ def _embed(
             layers[method].add(values, span, size.quality)
             if true is not None:
                 errors.append((method, np.abs(values - true)))
-        _add_errors(overlays.get("error", {}), errors, final, size.quality)
+        _add_errors(overlays.get("error", {}), errors, size.quality)
         spread = None
         if inputs.uncertainty is not None:
             spread = load(inputs.uncertainty)
@@ -336,10 +336,7 @@ def _embed(
 
 
 def _add_errors(
-    layers: dict[str, Layer],
-    errors: list[tuple[str, np.ndarray]],
-    final: str,
-    quality: int | None,
+    layers: dict[str, Layer], errors: list[tuple[str, np.ndarray]], quality: int | None
 ) -> None:
     """Put the errors of all methods on one scale, so that their colours can be compared."""
     if not errors:
