@@ -314,7 +314,8 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 
 def _comment(text: str, indent: str) -> list[str]:
     return textwrap.wrap(
-        text,
+        # A docstring is broken into lines already, and indented.
+        " ".join(text.split()),
         _WIDTH,
         initial_indent=f"{indent}# ",
         subsequent_indent=f"{indent}# ",
