@@ -29,8 +29,8 @@ def job_log(log_path: Path | str, label: str, threads: int = 1) -> Iterator[None
     """Send the library's messages to a log file and, labelled, to the terminal.
 
     The hardware that the job has used is noted in the log. An exception leaves its traceback as
-    the end of the log and its message on the terminal, and ends the process with status 1. Where
-    the disk has no room for a log, the job goes on without one.
+    the end of the log and its message on the terminal, and ends the process with status 1. So does
+    a log that can't be made; where the disk has no room for its lines, the job goes on without.
 
     Parameters
     ----------
