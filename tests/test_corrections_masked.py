@@ -6,9 +6,11 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from besselflow.baselines import spectral_masked
 from besselflow.baselines.richardson_lucy import richardson_lucy
 from besselflow.baselines.spectral import SpectralModel, fit_spectral_model, posterior_mean
 from besselflow.baselines.spectral_masked import fill_masked
+from besselflow.baselines.spectral_model import lateral_frequency_squared
 from besselflow.baselines.variational import Convergence, VariationalProblem, solve_variational
 from besselflow.beam import box_profile
 from besselflow.held_out import thin
@@ -54,6 +56,37 @@ def test_the_filled_grid_has_the_mean_of_the_unmasked_pixels_alone(kernel):
     predicted = operator.forward(posterior_mean(filled, operator, MODEL, VOXEL))
     np.testing.assert_allclose(predicted[masked], filled[masked], atol=0.05 * data.std())
     assert np.abs(predicted - filled)[~masked].max() > 0.3 * data.std()
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL, np.array([[0.2, 0.6, 0.2]])])
+@pytest.mark.parametrize("shape", [(16, 16), (15, 20), (1, 9)])
+def test_what_is_kept_of_the_inverses_does_not_change_the_filled_grid(shape, kernel, monkeypatch):
+    """Whole, halves or nothing; with pairs of modes that share one, or with none."""
+    operator = operator_of(kernel=kernel)
+    rng = np.random.default_rng(0)
+    data = rng.poisson(50, (5, *shape)).astype(np.float32)
+    masked = rng.random(data.shape) < 0.1
+    lateral = lateral_frequency_squared(shape, VOXEL).ravel()
+    gain = 1.0 if kernel is None else operator.lateral.transfer(shape).ravel() ** 2
+    pairs = len(spectral_masked._pair_modes(lateral, np.broadcast_to(gain, lateral.shape)))
+    # Of the 25 entries of an inverse, half are 15.
+    found = []
+    for kept in (25 * pairs, 15 * pairs, 0):
+        monkeypatch.setattr(spectral_masked, "MOST_KEPT", kept)
+        found.append(fill_masked(data, masked, operator, MODEL, VOXEL))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-5)
+    assert np.abs(found[0] - data)[masked].max() > 1
+
+
+def test_modes_of_equal_covariance_are_paired():
+    lateral = lateral_frequency_squared((6, 6), VOXEL).ravel()
+    pairs = spectral_masked._pair_modes(lateral, np.ones(36))
+    assert len(pairs) == 21 and set(pairs.ravel()) == set(range(36))
+    np.testing.assert_array_equal(lateral[pairs[:, 0]], lateral[pairs[:, 1]])
+    # A blur along one axis tells the modes apart.
+    pairs = spectral_masked._pair_modes(lateral, np.arange(36.0))
+    np.testing.assert_array_equal(np.sort(pairs, axis=0), np.arange(36)[:, None].repeat(2, 1))
 
 
 def test_the_filled_grid_agrees_with_a_dense_solve():

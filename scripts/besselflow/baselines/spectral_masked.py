@@ -41,7 +41,8 @@ _MOST_ITERATIONS_SATURATED = 300
 _MOST_CHANGES = 12
 # Below this share of saturated pixels, the spectrum is hardly another.
 _LEAST_TO_REFIT = 1e-3
-_MOST_KEPT = 2**25
+# Numbers of 8 bytes, see `besselflow.resources`.
+MOST_KEPT = 2**26
 
 
 def fill_masked(
@@ -206,27 +207,52 @@ class _Precision:
         self._gain = np.ones_like(self._lateral)
         if operator.lateral is not None:
             self._gain = operator.lateral.transfer(shape[1:]).ravel() ** 2
+        pairs = _pair_modes(self._lateral, self._gain)
         at_once = max(1, _VALUES_AT_ONCE // (shape[0] ** 2 + 2 * basis.period))
-        starts = range(0, len(self._lateral), at_once)
-        self._parts = [slice(start, start + at_once) for start in starts]
-        # The inverses are used in every iteration, and kept where memory allows.
-        self._inverses = None
-        if len(self._lateral) * shape[0] ** 2 <= _MOST_KEPT:
-            self._inverses = [np.linalg.inv(self._covariance(part)) for part in self._parts]
+        self._pairs = [pairs[start : start + at_once] for start in range(0, len(pairs), at_once)]
+        # The inverses are used in every iteration, and kept where memory allows; half of each will
+        # do, since they are symmetric.
+        self._inverses, self._entries = None, None
+        if len(pairs) * shape[0] * (shape[0] + 1) // 2 <= MOST_KEPT:
+            if len(pairs) * shape[0] ** 2 > MOST_KEPT:
+                self._entries = basis.entries
+            self._inverses = [self._inverse(some) for some in self._pairs]
 
-    def _covariance(self, part: slice) -> np.ndarray:
-        density = self._model.density_of(self._lateral[part], self._basis.frequency_squared)
-        return self._basis.data_covariance(density * self._gain[part, None]) + self._noise
+    def _inverse(self, pairs: np.ndarray) -> np.ndarray:
+        inverse = np.linalg.inv(self._covariance(pairs))
+        return inverse if self._entries is None else inverse[:, *np.triu_indices(self._count)]
+
+    def _covariance(self, pairs: np.ndarray) -> np.ndarray:
+        one = pairs[:, 0]
+        density = self._model.density_of(self._lateral[one], self._basis.frequency_squared)
+        return self._basis.data_covariance(density * self._gain[one, None]) + self._noise
 
     def __call__(self, residual: np.ndarray) -> np.ndarray:
         """Return W r, shape (P, Y, X)."""
         modes = scipy.fft.dctn(residual, axes=(1, 2), norm="ortho").reshape(self._count, -1)
-        for index, part in enumerate(self._parts):
-            right = modes[:, part].T[..., None]
+        for index, pairs in enumerate(self._pairs):
+            right = modes[:, pairs].transpose(1, 0, 2)
             if self._inverses is None:
-                solved = np.linalg.solve(self._covariance(part), right)
+                solved = np.linalg.solve(self._covariance(pairs), right)
             else:
-                solved = self._inverses[index] @ right
-            modes[:, part] = solved[..., 0].T
+                inverse = self._inverses[index]
+                if self._entries is not None:
+                    inverse = inverse[:, self._entries]
+                solved = inverse @ right
+            modes[:, pairs] = solved.transpose(1, 0, 2)
         modes = modes.reshape(residual.shape)
         return scipy.fft.idctn(modes, axes=(1, 2), norm="ortho", overwrite_x=True)
+
+
+def _pair_modes(lateral: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Return pairs of modes (N, 2) of equal covariance; one without a partner is its own.
+
+    In square images of square pixels, the modes (k, l) and (l, k) are such a pair.
+    """
+    order = np.lexsort((gain, lateral))
+    last = np.append((np.diff(lateral[order]) != 0) | (np.diff(gain[order]) != 0), True)
+    begins = np.append(0, np.flatnonzero(last)[:-1] + 1)
+    place = np.arange(len(order)) - np.repeat(begins, np.diff(np.append(begins, len(order))))
+    first = np.flatnonzero(place % 2 == 0)
+    second = np.where(last[first], first, np.minimum(first + 1, len(order) - 1))
+    return np.stack([order[first], order[second]], axis=1)
