@@ -1,5 +1,6 @@
 """Checks the warning of jobs that take longer than clusters allow."""
 
+import math
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ def advised(text):
 @pytest.mark.parametrize(
     "changes", [{}, {"methods": ["spectral", "variational"], "final": "variational"}]
 )
-@pytest.mark.parametrize("series", [{}, {"times": 16, "rows": 1024, "columns": 1024}])
+@pytest.mark.parametrize("series", [{}, {"times": 16, "rows": 768, "columns": 768}])
 def test_the_advised_number_of_shards_is_the_smallest_that_does(changes, series):
     extent = replace(LARGE, **series)
     text = describe_long_jobs({"small": SMALL, "big": extent}, configured(**changes))
@@ -60,7 +61,22 @@ def test_the_longest_of_several_samples_is_named_with_a_number_for_all():
 def test_what_shards_cannot_mend_is_said():
     endless = configured(inr={"steps": 50_000_000})
     text = describe_long_jobs({"a": SMALL}, endless)
-    assert advised(text) == 1 and "minutes are left), and ask for a partition" in text
+    assert "; ask for a partition that allows more (the job fit_inr asks" in text
+    assert "tiling.shards" not in text
+    # With four tiles, as many shards shorten it, though not enough.
+    text = describe_long_jobs({"a": replace(SMALL, rows=400, columns=400)}, endless)
+    assert advised(text) == 4 and ", and ask for a partition that allows more" in text
+
+
+def test_the_jobs_that_shards_do_not_divide_count_too():
+    series = replace(SMALL, times=200, rows=512, columns=512)
+    config = configured(64)
+    text = describe_long_jobs({"a": series}, config)
+    assert text.startswith('The job with evaluate of the sample "a" asks for ')
+    assert "; ask for a partition that allows more (the job with evaluate asks" in text
+    stages = ("convert_ground_truth", "assemble", "validate", "evaluate", "report_sample")
+    minutes = sum(need_of(stage, series, config).minutes for stage in stages)
+    assert f"asks for {math.ceil(minutes)} minutes" in text
 
 
 def test_samples_that_take_little_are_not_mentioned():
