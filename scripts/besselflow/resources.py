@@ -24,14 +24,16 @@ from pathlib import Path
 import numpy as np
 
 from besselflow.acquisition import Frames, open_acquisition
+from besselflow.baselines.spectral_masked import MOST_KEPT
+from besselflow.baselines.units import REGIONS_TO_FIT
 from besselflow.beam import parse_beam_profile
-from besselflow.config import Config, Microdiffusion, Prior
+from besselflow.config import Config, Microdiffusion, Prior, Tiling
 from besselflow.errors import InputError
 from besselflow.inr.steps import automatic_steps
 from besselflow.projection import AxialGrid
 from besselflow.sample_sheet import Sample
 from besselflow.slice_spacing import with_spacing
-from besselflow.tiling import list_units, unit_shape, units_of_largest_shard
+from besselflow.tiling import list_units, unit_shape, units_by_shard
 
 # Python with our libraries takes 0.2 GiB, with PyTorch 0.45 GiB, and the two processes of Snakemake
 # around it as much again: a job is killed for the sum.
@@ -43,21 +45,22 @@ _BASE_MINUTES = 2.0
 _MARGIN = 4.0
 
 # Bytes per voxel held at once; seconds on two cores per million voxels, for stages in `_PER_METHOD`
-# of one method. Seconds of the stages in `_ONCE` are at least a quarter above those of "Cost of
-# large volumes" in tests/benchmarks/README.md. Bytes are counted in float32 copies of 4 bytes: what
-# reads or writes a store holds a block, its copy in the other type, and what is compressed; the
-# variational method some 40 copies, for the gradient, momentum and the six second derivatives of
-# both; the INR and the prior the samples, and what a block of slices takes in the layers of the
-# network, which is counted apart.
+# of one method, for `spectral` and `fit_inr` besides what is counted apart. Seconds of the stages
+# in `_ONCE` are at least a quarter above those of "Cost of large volumes" in
+# tests/benchmarks/README.md. Bytes are counted in float32 copies of 4 bytes: what reads or writes a
+# store holds a block, its copy in the other type, and what is compressed; the variational method
+# some 40 copies, for the gradient, momentum and the six second derivatives of both; the INR and the
+# prior the samples, and what a block of slices takes in the layers of the network, which is counted
+# apart.
 _COSTS = {
     # Some crops of one time point, whatever the size.
     "preflight_sample": (1, 0.1),
     "preprocess": (24, 0.2),
     "estimate_shading": (12, 0.3),
-    "convert_ground_truth": (24, 0.06),
+    "convert_ground_truth": (24, 0.07),
     "hold_out": (24, 0.2),
     "interpolation": (16, 0.5),
-    "spectral": (20, 1.0),
+    "spectral": (20, 0.04),
     "richardson_lucy": (32, 5.0),
     "variational": (200, 70.0),
     "fit_inr": (64, 10.0),
@@ -65,7 +68,7 @@ _COSTS = {
     "safeguard": (48, 2.0),
     "assemble": (24, 0.13),
     "validate": (32, 0.27),
-    "evaluate": (32, 1.5),
+    "evaluate": (32, 1.2),
     "report_sample": (24, 0.11),
     "scan_points": (48, 20.0),
 }
@@ -89,6 +92,16 @@ _BY_UNIT = (
 # What a stage that works block by block holds of a large volume, by "Cost of large volumes" in
 # tests/benchmarks/README.md: its peak grows with the images and not with their number.
 _VOXELS_HELD, _PLANES_HELD = 2**26, 16
+# Microseconds of `spectral`: per pixel, projection and slice for the mean and for the standard
+# deviation, which all tiles of a time point and channel share; per pixel and squared number of
+# projections for masked pixels. A quarter above those of tiles with hot pixels, as nearly every
+# acquisition has some, in "Cost of `spectral`" of tests/benchmarks/README.md. Whether pixels are
+# saturated is not known beforehand: their solution takes twenty times as many steps, and four to
+# ten times as long, which is within the margin.
+_SPECTRAL_MEAN, _SPECTRAL_STD, _SPECTRAL_MASKED = 6.5e-3, 14e-3, 4e-2
+# How many times as long the latter take where the inverses that they need can't be kept: in a
+# default tile, from 54 projections on.
+_SPECTRAL_NOT_KEPT = 6
 # Slices whose activations a U-Net holds at once, how many feature maps of full size, and the
 # seconds on two cores per slice of 64 x 64 pixels and evaluation.
 _NETWORK_SLICES, _NETWORK_MAPS, _NETWORK_SECONDS = 8, 20, 1 / 430
@@ -130,6 +143,23 @@ class Extent:
     def frames(self) -> int:
         """Number of time points and channels."""
         return self.times * self.channels
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a job is given of the work units of a sample, at most.
+
+    Attributes
+    ----------
+    units, pixels : int
+        Their number, and the pixels of each, halo included.
+    places : int
+        Time points and channels that they are of.
+    """
+
+    units: int
+    pixels: int
+    places: int
 
 
 UNKNOWN = Extent(1, 1, 64, 256, 1024, 1024)
@@ -311,7 +341,13 @@ def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need
         work *= len(config.methods)
     if stage == "fit_inr":
         work += count * _fit_seconds(held, extent.slices, config)
-    return _need(bytes_per_voxel * held, work)
+    held_bytes = bytes_per_voxel * held
+    if stage == "spectral":
+        share = _largest_share(extent, config.tiling, shards)
+        work += _spectral_seconds(share, extent)
+        # Inverses for masked pixels.
+        held_bytes += 8 * min(MOST_KEPT, share.pixels * extent.projections**2)
+    return _need(held_bytes, work)
 
 
 def computing_minutes(extent: Extent, config: Config) -> float:
@@ -348,11 +384,37 @@ def _voxels(stage: str, extent: Extent, config: Config, shards: int) -> tuple[in
             planes = _PLANES_HELD * extent.rows * extent.columns
             held = min(held, max(_VOXELS_HELD, planes))
         return held, extent.frames * extent.frame, extent.frames
+    share = _largest_share(extent, config.tiling, shards)
+    held = share.pixels * max(extent.slices, extent.projections)
+    return held, share.units * held, share.units
+
+
+@cache
+def _largest_share(extent: Extent, tiling: Tiling, shards: int) -> _Share:
     shape = (extent.times, extent.channels, extent.projections, extent.rows, extent.columns)
-    units = list_units(shape, config.tiling.tile, config.tiling.halo)
-    count = units_of_largest_shard(units, shards, config.tiling.chain)
-    held = int(np.prod(unit_shape(units, max(extent.slices, extent.projections))))
-    return held, count * held, count
+    units = list_units(shape, tiling.tile, tiling.halo)
+    shares = units_by_shard(units, shards, tiling.chain)
+    return _Share(
+        units=max(map(len, shares)),
+        pixels=math.prod(unit_shape(units, 1)),
+        places=max(len({(unit.t, unit.c) for unit in own}) for own in shares),
+    )
+
+
+def _spectral_seconds(share: _Share, extent: Extent) -> float:
+    """Return the seconds that the spectral method takes for the units of a job, but for the files.
+
+    What is solved for every pixel couples its projections, whose covariance is a sum over as many
+    axial frequencies as there are slices.
+    """
+    couplings = extent.projections * extent.slices
+    means = couplings * (share.units * _SPECTRAL_MEAN + share.places * _SPECTRAL_STD)
+    # Saturated pixels are completed before the fit, too, in the units that are fitted.
+    completed = share.units + min(share.units, share.places * REGIONS_TO_FIT)
+    masked = _SPECTRAL_MASKED * extent.projections**2
+    if share.pixels * extent.projections**2 > 4 * MOST_KEPT:
+        masked *= _SPECTRAL_NOT_KEPT
+    return 1e-6 * share.pixels * (means + completed * masked)
 
 
 def _fit_seconds(held: int, slices: int, config: Config) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import dask.array as da
 import numpy as np
@@ -111,28 +111,18 @@ def units_of_shard(units: list[Unit], shard: int, shards: int, chain: int = 1) -
     list of Unit
         Chain by chain, each in the order of time.
     """
-    chains = _chains(units, chain)
-    bounds = _bounds_of_shards(len(chains), shards)
-    return [u for own in chains[bounds[shard] : bounds[shard + 1]] for u in own]
+    return units_by_shard(units, shards, chain)[shard]
 
 
-def units_of_largest_shard(units: list[Unit], shards: int, chain: int = 1) -> int:
-    """Return how many units the job handles that is given most; parameters as above."""
-    sizes = [len(own) for own in _chains(units, chain)]
-    handled = np.concatenate([[0], np.cumsum(sizes)])
-    return int(np.diff(handled[_bounds_of_shards(len(sizes), shards)]).max())
-
-
-def _chains(units: list[Unit], chain: int) -> list[list[Unit]]:
+def units_by_shard(units: list[Unit], shards: int, chain: int = 1) -> list[list[Unit]]:
+    """Return the units of every shard; parameters as above."""
     chains: dict[tuple, list[Unit]] = {}
     for unit in units:
         place = (unit.t // chain, unit.c, unit.tile.y.start, unit.tile.x.start)
         chains.setdefault(place, []).append(unit)
-    return list(chains.values())
-
-
-def _bounds_of_shards(chains: int, shards: int) -> np.ndarray:
-    return np.linspace(0, chains, shards + 1).round().astype(int)
+    ordered = list(chains.values())
+    bounds = np.linspace(0, len(ordered), shards + 1).round().astype(int)
+    return [[u for own in ordered[low:high] for u in own] for low, high in pairwise(bounds)]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from besselflow.noise import pixel_variance, unknown
 from besselflow.store import Projections, open_units
 from besselflow.tiling import Unit
 
-_REGIONS_TO_FIT = 9
+REGIONS_TO_FIT = 9
+"""Units of a time point and channel, at most, that its spectrum is fitted to."""
+
 _PIXELS_TO_CHOOSE_ROUNDS = 64
 
 Reconstruct = Callable[[Unit], tuple[dict[str, np.ndarray], dict[str, Any]]]
@@ -197,7 +199,7 @@ def fit_place(
     Every shard fits the same units, so that all tiles share one model and show no seams.
     """
     own = [unit for unit in units if (unit.t, unit.c) == place]
-    every = -(-len(own) // _REGIONS_TO_FIT)
+    every = -(-len(own) // REGIONS_TO_FIT)
     chosen = own[::every]
     model = fit_with_bounds(
         [measured.unit_data(unit) for unit in chosen],
