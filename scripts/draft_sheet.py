@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from besselflow.acquisition import Acquisition
+from besselflow.command_line import command_parser, errors_in_a_line
 from besselflow.draft import Draft, Found, find_all, write_draft
 from besselflow.draft.sheet import describe_positions
 from besselflow.errors import InputError
@@ -117,12 +117,7 @@ def _what_to_do(draft: Draft) -> list[str]:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="draft_sheet.py",
-        description=__doc__,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, _EXAMPLE)
     add = parser.add_argument
     add("directory", type=Path, metavar="DIRECTORY", help="tree to look through")
     add(
@@ -138,8 +133,5 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 if __name__ == "__main__":
     args = parse_arguments()
-    try:
+    with errors_in_a_line():
         print(main(args.directory, args.out, args.force))
-    except (ValueError, OSError) as error:
-        print(f"draft_sheet.py: error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -99,8 +99,8 @@ _VOXELS_HELD, _PLANES_HELD = 2**26, 16
 # saturated is not known beforehand: their solution takes twenty times as many steps, and four to
 # ten times as long, which is within the margin.
 _SPECTRAL_MEAN, _SPECTRAL_STD, _SPECTRAL_MASKED = 6.5e-3, 14e-3, 4e-2
-# How many times as long the latter take where the inverses that they need can't be kept: in a
-# default tile, from 54 projections on.
+# How many times as long the latter take, with saturated pixels among them, where the inverses that
+# they need can't be kept: in a default tile, from 54 projections on.
 _SPECTRAL_NOT_KEPT = 6
 # Slices whose activations a U-Net holds at once, how many feature maps of full size, and the
 # seconds on two cores per slice of 64 x 64 pixels and evaluation.
