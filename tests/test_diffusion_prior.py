@@ -21,7 +21,7 @@ from tiny_priors import tiny_denoiser, toy_acquisition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3), (1.5, 1.0, 0.5))
+CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3), (1.5, 1.0, 0.5), 0.25)
 
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION], ids=["bare", "calibrated"])
@@ -38,8 +38,10 @@ def test_prior_round_trip(tmp_path, calibration):
     if calibration is None:
         assert loaded.calibration is None
     else:
-        spread = np.array([0.005, 0.03, 0.5], np.float32)
-        np.testing.assert_array_equal(loaded.calibration(spread), calibration(spread))
+        spread, change = np.array([[0.005, 0.03, 0.5], [0.1, 0.0, 0.0]], np.float32)
+        expected = calibration(spread, change)
+        np.testing.assert_array_equal(loaded.calibration(spread, change), expected)
+        assert (expected > calibration(spread, 0 * change)).all()
         assert list(loaded.calibration.gains) == list(calibration.gains)
     for name, weights in denoiser.state_dict().items():
         found = loaded.denoiser.state_dict()[name]
@@ -89,19 +91,19 @@ def test_expected_error_between_the_measured_levels():
 
 
 def samples_of(factor, shape=(40, 60, 60), seed=0):
-    """Return normal errors whose standard deviations are a factor times the spreads."""
+    """Return normal errors whose standard deviations are a factor times the spreads; no change."""
     rng = np.random.default_rng(seed)
     spread = (0.01 * np.exp(0.5 * rng.standard_normal(shape))).astype(np.float32)
-    return factor * spread * rng.standard_normal(shape), spread
+    return factor * spread * rng.standard_normal(shape), spread, np.zeros(shape)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_calibration_finds_the_factor_between_spread_and_error(factor):
     parts = [samples_of(factor, seed=seed) for seed in range(2)]
     calibration = Calibration.fit(*zip(*parts, strict=True))
-    assert all(np.diff(calibration.spreads) > 0) and all(np.diff(calibration.stds) >= 0)
-    errors, spread = samples_of(factor, seed=9)
-    std = calibration(spread)
+    assert all(np.diff(calibration.levels) > 0) and all(np.diff(calibration.stds) >= 0)
+    errors, spread, change = samples_of(factor, seed=9)
+    std = calibration(spread, change)
     assert std.dtype == np.float32
     np.testing.assert_allclose(std, factor * spread, rtol=0.25)
     # Also where few voxels lie: the brightest hundredth.
@@ -110,19 +112,48 @@ def test_calibration_finds_the_factor_between_spread_and_error(factor):
         assert held == pytest.approx(0.9, abs=0.03)
 
 
+def test_where_the_inr_was_moved_the_result_is_less_certain():
+    """Samples of both kinds of volume spread alike; the prior moves the INR as far as it errs."""
+    shape = (30, 40, 40)
+    spread = np.full(shape, 0.002, np.float32)
+
+    def part(size, seed):
+        rng = np.random.default_rng(seed)
+        error, change = size * rng.standard_normal((2, *shape))
+        return error, spread, change
+
+    sizes = (0.005, 0.05)
+    learnt = [part(size, seed) for seed, size in enumerate(sizes)]
+    calibration = Calibration.fit(*zip(*learnt, strict=True))
+    unmoved = [(error, own, 0 * change) for error, own, change in learnt]
+    blind = Calibration.fit(*zip(*unmoved, strict=True))
+    for size in sizes:
+        error, _, change = part(size, 7)
+        held = lambda std, e=error: np.mean(np.abs(e) < 1.6448536 * std)  # noqa: E731
+        assert held(calibration(spread, change)) == pytest.approx(0.9, abs=0.04)
+        assert abs(held(blind(spread, 0 * change)) - 0.9) > 0.08
+
+
+def test_level_joins_spread_and_change():
+    rng = np.random.default_rng(0)
+    spread, change = rng.random((2, 8, 9, 10))
+    expected = np.sqrt(spread**2 + 0.25 * gaussian_filter(change**2, 1.0))
+    np.testing.assert_allclose(CALIBRATION.level(spread, change), expected, rtol=1e-6)
+
+
 def test_calibration_keeps_its_ratio_beyond_what_it_has_seen():
-    np.testing.assert_allclose(CALIBRATION(np.array([0.001, 0.01])), [0.002, 0.02], rtol=1e-5)
-    np.testing.assert_allclose(CALIBRATION(np.array([0.1, 10.0])), [0.3, 30.0], rtol=1e-5)
-    between = CALIBRATION(np.array([math.sqrt(0.001)]))
-    np.testing.assert_allclose(between, math.sqrt(0.02 * 0.3), rtol=1e-5)
-    assert 0 < CALIBRATION(np.zeros(1))[0] < 1e-5
+    std = lambda *spread: CALIBRATION(np.array(spread), np.zeros(len(spread)))  # noqa: E731
+    np.testing.assert_allclose(std(0.001, 0.01), [0.002, 0.02], rtol=1e-5)
+    np.testing.assert_allclose(std(0.1, 10.0), [0.3, 30.0], rtol=1e-5)
+    np.testing.assert_allclose(std(math.sqrt(0.001)), math.sqrt(0.02 * 0.3), rtol=1e-5)
+    assert 0 < std(0)[0] < 1e-5
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 5), (4, 8, 8)])
 def test_calibration_of_few_voxels_and_of_no_spread(size):
     errors = np.full(size, 0.2)
     for spread in (np.zeros(size), np.full(size, 0.1)):
-        std = Calibration.fit([errors], [spread])(spread)
+        std = Calibration.fit([errors], [spread], [np.zeros(size)])(spread, np.zeros(size))
         np.testing.assert_allclose(std, 0.2 / 1.6448536, rtol=1e-4)
 
 
@@ -134,12 +165,12 @@ def test_a_deviation_gets_the_power_of_the_error_in_every_ring(shape):
 
     def part():
         error = 0.03 * gaussian_filter(rng.standard_normal(shape), 0.7) / 0.35
-        return error, spread, 0.01 * rng.standard_normal(shape)
+        return error, spread, np.zeros(shape), 0.01 * rng.standard_normal(shape)
 
     calibration = Calibration.fit(*zip(part(), part(), strict=True))
     assert calibration.gains[0] > 3 * calibration.gains[8]
-    error, _, deviation = part()
-    enlarged = calibration.enlarge(deviation, spread)
+    error, _, change, deviation = part()
+    enlarged = calibration.enlarge(deviation, spread, change)
     ratio = enlarged.std() / error.std()
     assert ratio == pytest.approx(1, abs=0.1)
     powers = [np.square(dctn(each, norm="ortho")) for each in (enlarged, error)]
@@ -155,7 +186,8 @@ def test_a_deviation_without_gains_is_enlarged_as_the_standard_deviation():
     spread = np.array([[[0.01, 0.1]]], np.float32)
     calibration = Calibration((0.01, 0.1), (0.02, 0.3))
     deviation = np.array([[[0.5, -1.0]]], np.float32)
-    np.testing.assert_allclose(calibration.enlarge(deviation, spread), [[[1.0, -3.0]]], rtol=1e-5)
+    enlarged = calibration.enlarge(deviation, spread, 0 * spread)
+    np.testing.assert_allclose(enlarged, [[[1.0, -3.0]]], rtol=1e-5)
 
 
 def test_spread_is_smoothed_over_neighbouring_voxels():

@@ -75,13 +75,14 @@ def assess(
     prior = DiffusionPrior(
         denoiser, *_correctable_errors(denoiser, parts, seed, device), dict(info)
     )
-    errors, inr_errors, spreads, deviations = [], [], [], []
+    errors, inr_errors, spreads, changes, deviations = [], [], [], [], []
     for number, (part, rows) in enumerate(parts, start=1):
         label = f"calibrating {number} of {len(parts)}"
         found = sample_posterior(problem_of(part), prior, settings, seed + number, device, label)
         errors.append((found.mean - part.truth)[:, rows])
         inr_errors.append((part.inr - part.truth)[:, rows])
         spreads.append(found.spread[:, rows])
+        changes.append((found.mean - part.inr)[:, rows])
         deviations.append((found.sample - found.mean)[:, rows])
     root = lambda arrays: math.sqrt(np.mean([np.square(each).mean() for each in arrays]))  # noqa: E731
     prior.info["calibration_error"] = root(errors)
@@ -90,7 +91,7 @@ def assess(
         "where it has not learnt: error of the posterior mean %.3g of the scale, of the INR %.3g",
         *(prior.info["calibration_error"], prior.info["calibration_inr_error"]),
     )
-    return replace(prior, calibration=Calibration.fit(errors, spreads, deviations))
+    return replace(prior, calibration=Calibration.fit(errors, spreads, changes, deviations))
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 """From a few samples to a standard deviation and to a sample that can be believed.
 
 A network that was trained on volumes of finite number is surer than it should be, and the spread of
-four samples is a rough estimate itself. On training volumes the error is known: voxels are sorted
-by their spread, and each class of them is given the standard deviation whose 90 % interval holds
-90 % of its errors. What lies between the classes is interpolated.
+four samples is a rough estimate itself. How far the prior has moved the INR tells as much of how
+wrong a voxel may be: from both comes the level of a voxel, see `Calibration.level`. On training
+volumes the error is known: voxels are sorted by their level, and each class of them is given the
+standard deviation whose 90 % interval holds 90 % of its errors. What lies between the classes is
+interpolated.
 
 A sample is to deviate from the mean as the truth does. Its deviation is enlarged like the standard
 deviation, and in each ring of spatial frequency brought to the power that the error has there.
@@ -20,12 +22,15 @@ from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
 
 _CLASSES, _FEWEST = 24, 200
-# Below this quantile of the spreads, all are one class.
+# Below this quantile of the levels, all are one class.
 _LOWEST_QUANTILE = 0.01
 _INTERVAL, _DEVIATIONS = 0.9, 1.6448536
 _SMALLEST = 1e-6
-# Over so many voxels the squared spread is averaged, for that of few samples is a noisy figure.
+# Over so many voxels squares are averaged, for the spread of few samples is a noisy figure.
 _SMOOTHING = 1.0
+# Weight of the squared change of the INR beside the variance of the samples, see "Calibration of the
+# prior" in tests/benchmarks/SETTINGS.md.
+_CHANGE_WEIGHT = 0.5
 # Width of a ring in cycles per voxel, and how many there are; the last one has no upper bound.
 _RING, _RINGS = 0.05, 12
 _LEAST_GAIN, _MOST_GAIN = 0.1, 10.0
@@ -33,27 +38,31 @@ _LEAST_GAIN, _MOST_GAIN = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """Standard deviation as a function of the spread, both relative to the scale.
+    """Standard deviation as a function of the level, both relative to the scale.
 
     Attributes
     ----------
-    spreads, stds : sequence of float
-        Increasing spreads, and the standard deviation at each of them; beyond the ends the ratio
+    levels, stds : sequence of float
+        Increasing levels, and the standard deviation at each of them; beyond the ends the ratio
         stays what it is there.
     gains : sequence of float
         Factors of the deviation of a sample in the rings of spatial frequency, beside that of the
         standard deviation; empty for 1.
+    change_weight : float
+        How much the change of the INR counts beside the spread; 0 where it does not.
     """
 
-    spreads: Sequence[float]
+    levels: Sequence[float]
     stds: Sequence[float]
     gains: Sequence[float] = ()
+    change_weight: float = 0.0
 
     @classmethod
     def fit(
         cls,
         errors: Sequence[np.ndarray],
         spreads: Sequence[np.ndarray],
+        changes: Sequence[np.ndarray],
         deviations: Sequence[np.ndarray] = (),
     ) -> Calibration:
         """Fit curve and gains to known errors.
@@ -62,45 +71,67 @@ class Calibration:
         ----------
         errors, spreads : sequence of numpy.ndarray, shape (Z, Y, X)
             Errors of posterior means, and spreads as from `spread_of`.
+        changes : sequence of numpy.ndarray, shape (Z, Y, X)
+            Posterior means less the INR.
         deviations : sequence of numpy.ndarray, shape (Z, Y, X)
             How a sample of each deviates from the mean of all; empty for no gains.
         """
+        curve = cls((), (), change_weight=_CHANGE_WEIGHT)
         error = np.abs(np.concatenate([np.ravel(each) for each in errors]))
-        spread = np.concatenate([np.ravel(each) for each in spreads])
-        order = np.argsort(spread)
+        own = [np.ravel(curve.level(*each)) for each in zip(spreads, changes, strict=True)]
+        level = np.concatenate(own)
+        order = np.argsort(level)
         levels, stds = [], []
-        for low, high in pairwise(_bounds(spread[order])):
+        for low, high in pairwise(_bounds(level[order])):
             chosen = order[low:high]
-            level = max(float(np.median(spread[chosen])), _SMALLEST)
+            middle = max(float(np.median(level[chosen])), _SMALLEST)
             bound = float(np.quantile(error[chosen], _INTERVAL)) / _DEVIATIONS
-            if levels and level <= levels[-1]:
+            if levels and middle <= levels[-1]:
                 continue
-            levels.append(level)
+            levels.append(middle)
             stds.append(max(bound, stds[-1] if stds else _SMALLEST))
-        curve = cls(tuple(levels), tuple(stds))
-        return curve.with_gains(errors, spreads, deviations) if deviations else curve
+        curve = replace(curve, levels=tuple(levels), stds=tuple(stds))
+        return curve.with_gains(errors, spreads, changes, deviations) if deviations else curve
 
     def with_gains(
         self,
         errors: Sequence[np.ndarray],
         spreads: Sequence[np.ndarray],
+        changes: Sequence[np.ndarray],
         deviations: Sequence[np.ndarray],
     ) -> Calibration:
         """Fit the gains to known errors, and leave the curve as it is; see `fit`."""
         curve = replace(self, gains=())
-        enlarged = [curve.enlarge(*each) for each in zip(deviations, spreads, strict=True)]
-        return replace(curve, gains=_gains(errors, enlarged))
+        parts = zip(deviations, spreads, changes, strict=True)
+        return replace(curve, gains=_gains(errors, [curve.enlarge(*each) for each in parts]))
 
-    def __call__(self, spread: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of voxels, float32."""
-        known, stds = np.log(self.spreads), np.log(self.stds)
-        at = np.log(np.maximum(spread, _SMALLEST))
+    def level(self, spread: np.ndarray, change: np.ndarray) -> np.ndarray:
+        r"""Return what the standard deviation depends on.
+
+        With the spread s of a voxel and the mean square of the change c of the INR around it, that
+        is :math:`\sqrt{s^2 + w \langle c^2 \rangle}`, with the weight w.
+
+        Parameters
+        ----------
+        spread : numpy.ndarray, shape (Z, Y, X)
+            As from `spread_of`.
+        change : numpy.ndarray, shape (Z, Y, X)
+            Posterior mean less the INR.
+        """
+        if not self.change_weight:
+            return spread
+        return np.sqrt(np.square(spread) + self.change_weight * _averaged(np.square(change)))
+
+    def __call__(self, spread: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of voxels, float32; see `level`."""
+        known, stds = np.log(self.levels), np.log(self.stds)
+        at = np.log(np.maximum(self.level(spread, change), _SMALLEST))
         beyond = np.minimum(at - known[0], 0) + np.maximum(at - known[-1], 0)
         return np.exp(np.interp(at, known, stds) + beyond).astype(np.float32)
 
-    def enlarge(self, deviation: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    def enlarge(self, deviation: np.ndarray, spread: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Make the deviation of a sample (Z, Y, X) from the mean one that can be believed."""
-        enlarged = self(spread) / np.maximum(spread, _SMALLEST) * deviation
+        enlarged = self(spread, change) / np.maximum(spread, _SMALLEST) * deviation
         if not self.gains:
             return enlarged.astype(np.float32)
         middles = (np.arange(len(self.gains)) + 0.5) * _RING
@@ -133,17 +164,21 @@ def _frequencies(shape: tuple[int, ...]) -> np.ndarray:
     return np.sqrt(sum(axis**2 for axis in axes))
 
 
-def _bounds(spread: np.ndarray) -> list[int]:
-    """Cut sorted spreads into classes of equal ratio, none of too few voxels."""
-    low, high = np.quantile(spread, [_LOWEST_QUANTILE, 1.0]).clip(_SMALLEST)
+def _bounds(level: np.ndarray) -> list[int]:
+    """Cut sorted levels into classes of equal ratio, none of too few voxels."""
+    low, high = np.quantile(level, [_LOWEST_QUANTILE, 1.0]).clip(_SMALLEST)
     edges = np.geomspace(low, high, _CLASSES + 1)[1:-1]
     bounds = [0]
-    for bound in np.searchsorted(spread, edges).tolist():
-        if bound - bounds[-1] >= _FEWEST and len(spread) - bound >= _FEWEST:
+    for bound in np.searchsorted(level, edges).tolist():
+        if bound - bounds[-1] >= _FEWEST and len(level) - bound >= _FEWEST:
             bounds.append(bound)
-    return [*bounds, len(spread)]
+    return [*bounds, len(level)]
 
 
 def spread_of(variance: np.ndarray) -> np.ndarray:
     """Return the root of the variance of some samples, averaged over neighbouring voxels."""
-    return np.sqrt(np.maximum(gaussian_filter(variance, _SMOOTHING), 0))
+    return np.sqrt(_averaged(variance))
+
+
+def _averaged(squares: np.ndarray) -> np.ndarray:
+    return np.maximum(gaussian_filter(squares, _SMOOTHING), 0)

@@ -41,7 +41,7 @@ class DiffusionPrior:
     info : dict
         What it was trained on, settings, loss curve, duration.
     calibration : Calibration or None
-        Turns the spread of samples into a standard deviation.
+        Turns the spread of samples, and how far they are from the INR, into a standard deviation.
     """
 
     denoiser: Denoiser
@@ -94,6 +94,9 @@ def load_prior(path: Path | str, device: torch.device) -> DiffusionPrior:
         )
         errors = json.loads(metadata["error_levels"]), json.loads(metadata["errors"])
         info, curve = json.loads(metadata["info"]), json.loads(metadata.get("calibration", "null"))
+        if curve and "spreads" in curve:
+            # Written before the change of the INR counted, too.
+            curve["levels"] = curve.pop("spreads")
         calibration = Calibration(**curve) if curve else None
     except Exception as error:
         raise RuntimeError(

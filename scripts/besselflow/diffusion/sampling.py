@@ -16,9 +16,9 @@ projections shows a larger error, and the data weigh more. The step to the next 
 (Song et al., Denoising diffusion implicit models, ICLR 2021, with eta = 1).
 
 The mean of few samples would have the same expectation as the first estimate and a far larger
-variance (Rao-Blackwell); the spread of the samples is the standard deviation. Of one of them, the
-deviation from the mean of all is kept, as large as the calibration says, and made to agree with the
-data once more.
+variance (Rao-Blackwell). From the spread of the samples, and from how far the mean lies from the
+INR, comes the standard deviation. Of one of the samples, the deviation from the mean of all is
+kept, as large as the calibration says, and made to agree with the data once more.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class Posterior:
     mean : numpy.ndarray, shape (Z, Y, X)
         Posterior mean.
     spread, std : numpy.ndarray, shape (Z, Y, X)
-        Spread of the samples, and the standard deviation that the prior's calibration makes of it.
+        Spread of the samples, and the standard deviation that the prior's calibration makes of it
+        and of the change from the INR.
     sample : numpy.ndarray, shape (Z, Y, X)
         The first of the samples around this mean, as far from it as the calibration says.
     record : dict
@@ -300,9 +301,10 @@ def sample_posterior(
     if prior.calibration is None:
         found = mean.cpu().numpy()
         return Posterior(found, spread, spread, found + deviation.cpu().numpy(), record)
-    enlarged = torch.from_numpy(prior.calibration.enlarge(deviation.cpu().numpy(), spread))
+    change = (mean - unit.inr).cpu().numpy()
+    enlarged = torch.from_numpy(prior.calibration.enlarge(deviation.cpu().numpy(), spread, change))
     believable, _ = unit.agree(mean + enlarged.to(device), prior.error_at(BLIND))
-    std, sample = prior.calibration(spread), believable.cpu().numpy()
+    std, sample = prior.calibration(spread, change), believable.cpu().numpy()
     return Posterior(mean.cpu().numpy(), spread, std, sample, record)
 
 
