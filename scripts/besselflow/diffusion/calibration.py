@@ -28,8 +28,8 @@ _INTERVAL, _DEVIATIONS = 0.9, 1.6448536
 _SMALLEST = 1e-6
 # Over so many voxels squares are averaged, for the spread of few samples is a noisy figure.
 _SMOOTHING = 1.0
-# Weight of the squared change of the INR beside the variance of the samples, see "Calibration of the
-# prior" in tests/benchmarks/SETTINGS.md.
+# Weight of the squared change of the INR beside the variance of the samples: see "Calibration" in
+# tests/benchmarks/SETTINGS.md.
 _CHANGE_WEIGHT = 0.5
 # Width of a ring in cycles per voxel, and how many there are; the last one has no upper bound.
 _RING, _RINGS = 0.05, 12
