@@ -5,8 +5,8 @@ of phantoms by the script of the workflow's rule, with any beam, draws samples, 
 change of the INR and deviations with the errors of the mean (`besselflow.diffusion.calibration`).
 It writes the prior with what it found, and everything else as it was: for a prior that was trained
 before a calibration knew as much. For each phantom, it prints the coverage of the 90 % intervals
-with a calibration from all others, and as the prior had it before. What is in the scratch folder is
-not simulated again.
+with a calibration from all others, for some weights of the change, and as the prior had it before.
+What is in the scratch folder is not simulated again.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.metrics.scores import COVERAGE
 
 SEED, PHANTOMS, WINDOW = 777, 12, 64
+WEIGHTS = (0, 0.1, 0.2, 0.5, 1, 2)
 
 
 def main(path: Path, output: Path, scratch: Path, threads: int) -> None:
@@ -56,14 +57,25 @@ def main(path: Path, output: Path, scratch: Path, threads: int) -> None:
         change, deviation = found.mean - part.inr, found.sample - found.mean
         parts.append((found.mean - part.truth, found.spread, change, deviation))
         names.append(file.stem)
-    print("coverage of the 90 % intervals: before, and by all others")
-    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
-        others = Calibration.fit(*zip(*(parts[:number] + parts[number + 1 :]), strict=True))
-        before, by_others = (coverage(part, each) for each in (prior.calibration, others))
-        print(f"{name}: {before:.1%}, {by_others:.1%}")
+    before = [coverage(part, prior.calibration) for part in parts]
+    print("coverage of the 90 % intervals, each phantom with a calibration from all others")
+    print("weight of the change:", *(f"{weight:g}" for weight in WEIGHTS), "| before")
+    by_weight = [coverages(parts, weight) for weight in WEIGHTS]
+    for name, *found in zip(names, *by_weight, before, strict=True):
+        print(f"{name}:", *(f"{each:.1%}" for each in found))
     calibration = Calibration.fit(*zip(*parts, strict=True))
     print("gains:", ", ".join(f"{gain:.2f}" for gain in calibration.gains))
     save_prior(output, replace(prior, calibration=calibration))
+
+
+def coverages(parts: Sequence[Sequence[np.ndarray]], weight: float) -> list[float]:
+    """Return the coverage of each part by a calibration from all others."""
+    found = []
+    for number, part in enumerate(parts):
+        errors, spreads, changes, _ = zip(*(parts[:number] + parts[number + 1 :]), strict=True)
+        calibration = Calibration.fit(errors, spreads, changes, change_weight=weight)
+        found.append(coverage(part, calibration))
+    return found
 
 
 def coverage(part: Sequence[np.ndarray], calibration: Calibration) -> float:

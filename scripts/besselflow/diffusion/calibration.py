@@ -28,12 +28,13 @@ _INTERVAL, _DEVIATIONS = 0.9, 1.6448536
 _SMALLEST = 1e-6
 # Over so many voxels squares are averaged, for the spread of few samples is a noisy figure.
 _SMOOTHING = 1.0
-# Weight of the squared change of the INR beside the variance of the samples: see "Calibration" in
-# tests/benchmarks/SETTINGS.md.
-_CHANGE_WEIGHT = 0.5
 # Width of a ring in cycles per voxel, and how many there are; the last one has no upper bound.
 _RING, _RINGS = 0.05, 12
 _LEAST_GAIN, _MOST_GAIN = 0.1, 10.0
+
+CHANGE_WEIGHT = 0.5
+"""Weight of the squared change of the INR beside the variance of the samples, chosen on phantoms:
+see "Calibration" in tests/benchmarks/SETTINGS.md."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Calibration:
         spreads: Sequence[np.ndarray],
         changes: Sequence[np.ndarray],
         deviations: Sequence[np.ndarray] = (),
+        change_weight: float = CHANGE_WEIGHT,
     ) -> Calibration:
         """Fit curve and gains to known errors.
 
@@ -75,8 +77,10 @@ class Calibration:
             Posterior means less the INR.
         deviations : sequence of numpy.ndarray, shape (Z, Y, X)
             How a sample of each deviates from the mean of all; empty for no gains.
+        change_weight : float
+            See `level`.
         """
-        curve = cls((), (), change_weight=_CHANGE_WEIGHT)
+        curve = cls((), (), change_weight=change_weight)
         error = np.abs(np.concatenate([np.ravel(each) for each in errors]))
         own = [np.ravel(curve.level(*each)) for each in zip(spreads, changes, strict=True)]
         level = np.concatenate(own)

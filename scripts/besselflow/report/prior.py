@@ -35,10 +35,14 @@ def describe_diffusion(records: list[dict[str, Any]], prior_info: Mapping[str, A
     if weights and weights[PRIOR] < IGNORED:
         return (
             f"{text}Since it did not help to predict measurements that were kept from it, the "
-            "result is the implicit neural representation alone; its stated uncertainty is the "
-            f"spread of {count} posterior samples of the model."
+            "result is the implicit neural representation alone; its stated uncertainty follows "
+            f"from the spread of {count} posterior samples of the model and their distance from this "
+            "representation, as calibrated on known volumes."
         )
-    text += f"The spread of {count} posterior samples is the stated uncertainty"
+    text += (
+        f"The stated uncertainty follows from the spread of {count} posterior samples and their "
+        "distance from the representation, as calibrated on known volumes"
+    )
     if not weights:
         return text + "."
     shares = [
@@ -72,8 +76,8 @@ def mean_weights(records: list[dict[str, Any]]) -> dict[str, float]:
 def uncertainty_note(records: list[dict[str, Any]]) -> str:
     """Say what the stated standard deviation of `diffusion` is."""
     text = (
-        "The uncertainty is the standard deviation among posterior samples: where it is large, the "
-        "data allow several structures."
+        "The uncertainty follows from how much posterior samples differ, and how far they are from "
+        "the INR: where it is large, the data allow several structures."
     )
     if not IGNORED < mean_weights(records).get(PRIOR, 1.0) < 1 - IGNORED:
         return text
