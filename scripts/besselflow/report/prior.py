@@ -35,13 +35,13 @@ def describe_diffusion(records: list[dict[str, Any]], prior_info: Mapping[str, A
     if weights and weights[PRIOR] < IGNORED:
         return (
             f"{text}Since it did not help to predict measurements that were kept from it, the "
-            "result is the implicit neural representation alone; its stated uncertainty follows from "
-            f"the spread of {count} posterior samples of the model and their distance from this "
-            "representation, as calibrated on known volumes."
+            "result is the implicit neural representation alone; its stated uncertainty follows "
+            f"from the spread of {count} posterior samples of the model and from their distance to "
+            "this representation, as calibrated on known volumes."
         )
     text += (
-        f"The stated uncertainty follows from the spread of {count} posterior samples and their "
-        "distance from the representation, as calibrated on known volumes"
+        f"The stated uncertainty follows from the spread of {count} posterior samples and from "
+        "their distance to the representation, as calibrated on known volumes"
     )
     if not weights:
         return text + "."
