@@ -68,7 +68,7 @@ _COSTS = {
     "safeguard": (48, 2.0),
     "assemble": (24, 0.13),
     "validate": (32, 0.27),
-    "evaluate": (32, 1.2),
+    "evaluate": (32, 0.65),
     "report_sample": (24, 0.11),
     "scan_points": (48, 20.0),
 }
