@@ -185,8 +185,8 @@ class Refine(Section):
     )
     samples: Positive = Field(
         4,
-        description="Posterior samples per work unit. With two or more, their spread is stored as "
-        "the uncertainty.",
+        description="Posterior samples per work unit. With two or more, an uncertainty is stored, "
+        "which comes from their spread and from how far the prior moved the INR.",
     )
     trust: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto",
