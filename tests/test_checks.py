@@ -83,7 +83,7 @@ def test_undecodable_plane(lab):
     raw[offset : offset + count] = bytes(count)
     path.write_bytes(raw)
     problem = lab.problem()
-    assert "plane (t, c, z) = (0, 0, 2) can't be decoded" in problem.message
+    assert "the image at z 2 can't be decoded (DeflateError: " in problem.message
 
 
 def test_single_projection(lab):

@@ -188,7 +188,7 @@ def test_planes_of_a_folder_are_decoded_before_anything_runs(lab):
     next(folder.glob("*_000003.ome.tif")).write_bytes(b"II*\0 broken")
     problem = lab.problem(acquisition="b", ground_truth="")
     assert problem.column == "acquisition"
-    assert re.search(r"plane \(t, c, z\) = \(0, 0, 2\) can't be decoded", problem.message)
+    assert re.search(r"_000003\.ome\.tif: page 0 can't be decoded \(", problem.message)
 
 
 def test_published_arrays_need_the_sheet(lab):

@@ -186,18 +186,9 @@ def mean_image(sample: Sample) -> np.ndarray:
     """
     stack = open_acquisition(sample.acquisition, sample.frames)
     counts = stack.data
-    try:
-        offset = resolve_detector(counts, sample.offset, sample.gain, stack.path).offset
-        offsets = np.broadcast_to(np.ravel(offset), counts.shape[1])
-        means = [_mean_of_channel(counts[:, c], stack.path) for c in range(counts.shape[1])]
-    except InputError:
-        raise
-    # Decoders of images raise whatever they like.
-    except Exception as error:
-        raise InputError(
-            f"{stack.path}: a plane can't be decoded ({error}); copy the file again from the "
-            "microscope"
-        ) from error
+    offset = resolve_detector(counts, sample.offset, sample.gain, stack.path).offset
+    offsets = np.broadcast_to(np.ravel(offset), counts.shape[1])
+    means = [_mean_of_channel(counts[:, c], stack.path) for c in range(counts.shape[1])]
     light = np.stack(means) - offsets[:, None, None]
     longest = max(_LONGEST, *light.shape[1:])
     shape = tuple(max(1, round(n * _LONGEST / longest)) for n in light.shape[1:])

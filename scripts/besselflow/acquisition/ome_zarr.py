@@ -10,12 +10,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import zarr
 
 from besselflow.acquisition.model import Acquisition
 from besselflow.acquisition.units import is_length, position_um, size_um
+from besselflow.decoding import COPY_AGAIN, open_explained
 from besselflow.errors import InputError
 
 FORMAT = "OME-Zarr"
@@ -71,7 +71,7 @@ def read_ome_zarr(path: Path) -> Acquisition:
             f"{path}: the axes {[axis['name'] for axis in axes]} of an array of shape "
             f"{array.shape} can't be read as any of t, c, z, y, x; export it with these axes"
         )
-    data = da.from_zarr(array)
+    data = open_explained(array, path, names, COPY_AGAIN)
     data = data.astype(data.dtype.newbyteorder("="))
     data = data.transpose([names.index(axis) for axis in "TCZYX" if axis in names])
     data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")]

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import tifffile
 
+from besselflow.decoding import COPY_AGAIN
 from besselflow.errors import InputError
 
 _SOME = 3
@@ -118,9 +119,7 @@ def read_plane(place: tuple[Path, int]) -> np.ndarray:
     except PermissionError as error:
         raise InputError(f"{path}: permission denied; make the file readable") from error
     except Exception as error:
-        raise InputError(
-            f"{path}: page {page} is not readable ({error}); copy it again from the microscope"
-        ) from error
+        raise InputError(f"{path}: page {page} can't be decoded ({error}); {COPY_AGAIN}") from error
 
 
 def check_files(files: Sequence[Path], path: Path) -> None:

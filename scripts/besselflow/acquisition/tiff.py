@@ -18,6 +18,7 @@ import zarr
 
 from besselflow.acquisition.model import Acquisition
 from besselflow.acquisition.units import is_length, size_um
+from besselflow.decoding import COPY_AGAIN, open_explained
 from besselflow.errors import InputError
 
 FORMAT = "TIFF stack"
@@ -135,7 +136,7 @@ def read_series(tif: tifffile.TiffFile, path: Path) -> da.Array:
     _check_series(tif, path)
     names = _canonical_names(series.axes, series.shape, series.dtype, path)
     store = series.aszarr(level=0, chunkmode=None if _is_uniform(series) else "page")
-    data = da.from_zarr(zarr.open_array(store, mode="r"))
+    data = open_explained(zarr.open_array(store, mode="r"), path, names, COPY_AGAIN)
     data = data[tuple(slice(None) if axis in names else None for axis in "TCZYX")]
     return data.transpose(*_order(names))
 

@@ -63,16 +63,10 @@ def check_planes(findings: Findings, column: str, stack: Acquisition) -> None:
     places = sorted({(0, 0, 0), (t // 2, c // 2, n // 2), (t - 1, c - 1, n - 1)})
     planes = []
     for place in places:
-        try:
-            planes.append(np.asarray(stack.data[place]))
-        except Exception as error:
-            findings.report(
-                column,
-                stack.path,
-                f"the plane (t, c, z) = {place} can't be decoded ({error})",
-                "copy the file again from the microscope",
-            )
+        plane = findings.attempt(column, stack.path, stack.data[place].compute)
+        if plane is None:
             return
+        planes.append(plane)
     bad = [1 - float(np.isfinite(plane).mean()) for plane in planes]
     if max(bad) > 0:
         place = places[int(np.argmax(bad))]

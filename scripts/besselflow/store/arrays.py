@@ -29,12 +29,15 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
+from besselflow.decoding import open_explained
+
 ATTRIBUTE = "besselflow"
 _BLOCK_VOXELS = 2**24
 _CHUNK_EDGE = 128
 _PACKED = (".ozx", ".zip")
 _METADATA = "zarr.json"
 _ABSENT = np.iinfo(np.uint64).max
+_COMPUTE_AGAIN = "delete it and run the same command again"
 
 
 def is_packed(path: Path | str) -> bool:
@@ -222,7 +225,28 @@ def open_lazily(array: zarr.Array) -> da.Array:
     """Open an array in columns of all depths that memory allows."""
     depth = array.shape[2]
     edges = (column_edge(depth, array.chunks[3]), column_edge(depth, array.chunks[4]))
-    return da.from_zarr(array, chunks=(1, 1, depth, *edges))
+    return open_again(array, "TCZYX", (1, 1, depth, *edges))
+
+
+def open_again(array: zarr.Array, axes: str, chunks: tuple[int, ...] | None = None) -> da.Array:
+    """Open an array that BesselFlow wrote, whose remedy is to compute it again where it is damaged.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        In a `open_store`.
+    axes : str
+        A letter per axis.
+    chunks : tuple of int, optional
+        Chunks of the result, by default those of the array.
+
+    Returns
+    -------
+    dask.array.Array
+    """
+    store = array.store
+    path = Path(store.path if isinstance(store, ZipStore) else store.root)
+    return open_explained(array, path, axes, _COMPUTE_AGAIN, chunks)
 
 
 def _windows(shape: tuple[int, ...], block: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from besselflow.store.arrays import ATTRIBUTE, open_store, write_store
+from besselflow.store.arrays import ATTRIBUTE, open_again, open_store, write_store
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
 
@@ -116,7 +116,7 @@ def open_units(paths: list[Path | str]) -> UnitStores:
         group = zarr.open_group(open_store(path), mode="r")
         values = group.attrs[ATTRIBUTE]
         for name in values["arrays"]:
-            lazy = da.from_zarr(group[name])
+            lazy = open_again(group[name], "UZYX")
             by_unit = arrays.setdefault(name, {})
             by_unit.update({index: lazy[i] for i, index in enumerate(values["units"])})
         records.update({record["unit"]: record for record in values["records"]})
