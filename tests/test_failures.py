@@ -184,6 +184,25 @@ def test_a_log_that_could_not_be_written_names_the_disk(folder):
     assert "killed for its memory or time" in roomy.reason
 
 
+def test_a_silent_job_beside_one_that_found_the_disk_full_is_not_called_killed(folder, watch):
+    full = "results/a/units/u.zip can't be written: the disk is full; free some space"
+    message = f"besselflow.errors.InputError: {full}"
+    write_log("results/a, b/logs/fit_inr-0.log", TRACEBACK.format(message=message))
+    reasons = {each.sample: each.reason for each in watch.failures("results")}
+    assert reasons["a, b"] == full
+    silent = "the job ended without a message, and elsewhere in this run it was found that the disk"
+    assert reasons["b"].startswith(silent) and reasons["b"].endswith("run the same command again")
+
+
+def test_a_silent_job_beside_a_page_that_did_not_fit_is_not_called_killed(folder, watch):
+    refusal = "results/report.html can't be written: the disk is full; free some space"
+    found = watch.failures("results")
+    assert "killed for its memory" in summarise(found, {}, "results", "snakemake")
+    summary = summarise(found, {}, "results", "snakemake", refusal)
+    assert "killed for its memory" not in summary
+    assert summary.count("and elsewhere in this run it was found that the disk is full; ") == 3
+
+
 def test_what_could_not_be_written_is_said_in_a_sentence(folder):
     with small_disk(folder / "results", "64k"):
         fill_disk(folder / "results")

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from besselflow.errors import InputError
 
 _FREE = "free some space there, or choose another folder with the key `results`"
+_AGAIN = "then run the same command again"
 _ALLOW = "make the folder writable, or choose another with the key `results`"
+_FULL, _USED_UP = "the disk is full", "the quota of the disk is used up"
 _REMEDIES = {
-    errno.ENOSPC: ("the disk is full", _FREE),
-    errno.EDQUOT: ("the quota of the disk is used up", _FREE),
+    errno.ENOSPC: (_FULL, _FREE),
+    errno.EDQUOT: (_USED_UP, _FREE),
     errno.EROFS: ("the file system is read-only", _ALLOW),
     errno.EACCES: ("permission denied", _ALLOW),
 }
+
+
+def lack_of_room(messages: Iterable[str]) -> str | None:
+    """Return what was found to be full, and the remedy, if one of some messages says so.
+
+    Parameters
+    ----------
+    messages : iterable of str
+        Of errors that `explained` may have raised.
+    """
+    for message in messages:
+        for what in (_FULL, _USED_UP):
+            if f"can't be written: {what}" in message:
+                return f"{what}; {_FREE}, {_AGAIN}"
+    return None
 
 
 @contextlib.contextmanager
@@ -38,6 +55,4 @@ def explained(path: Path | str) -> Iterator[None]:
         if error.errno == errno.EACCES and not named:
             raise
         what, remedy = _REMEDIES[error.errno]
-        raise InputError(
-            f"{path} can't be written: {what}; {remedy}, then run the same command again"
-        ) from error
+        raise InputError(f"{path} can't be written: {what}; {remedy}, {_AGAIN}") from error

@@ -8,10 +8,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from besselflow.disk import explained
+from besselflow.disk import explained, lack_of_room
 from besselflow.errors import InputError, on_one_line
 
 ADMISSION = "the preflight"
@@ -23,8 +23,9 @@ _PREFLIGHT_RULE = "preflight_sample"
 _NOT_ADMITTED = "preflight is "
 # Bytes that a job's log takes, roughly.
 _SIZE_OF_LOG = 2**14
+_SILENT = "the job ended without a message"
 _KILLED = (
-    "the job ended without a message, as when it is killed for its memory or time; "
+    f"{_SILENT}, as when it is killed for its memory or time; "
     "run again with more memory, or look into the cluster's own log"
 )
 
@@ -94,6 +95,7 @@ class JobWatch(logging.Handler):
             One per job, in the order of failing.
         """
         found = [_failure(rule, log, results) for rule, log in self._failed.values()]
+        found = _explain_silence(found, [each.reason for each in found])
         # What can't be read fails twice.
         elsewhere = {each.sample for each in found if each.stage != _PREFLIGHT_RULE}
         return [
@@ -105,6 +107,18 @@ def _failure(rule: str, log: str | None, results: str) -> Failure:
     reason = _reason_of(log)
     stage = ADMISSION if reason.startswith(_NOT_ADMITTED) else rule
     return Failure(_sample_of(log, results), stage, reason, log)
+
+
+def _explain_silence(failures: list[Failure], messages: list[str]) -> list[Failure]:
+    """Suspect the disk of what no log tells, where it was full for others.
+
+    What a failed job leaves may be gone by now, so that there is room for a log again.
+    """
+    lack = lack_of_room(messages)
+    if lack is None:
+        return failures
+    reason = f"{_SILENT}, and elsewhere in this run it was found that {lack}"
+    return [replace(each, reason=reason) if each.reason == _KILLED else each for each in failures]
 
 
 def _blamed(members: list[dict]) -> list[dict]:
@@ -136,7 +150,7 @@ def _reason_of(log: str | None) -> str:
     if message is not None:
         return message
     refusal = None if log is None else attempt(lambda: _try_to_write(Path(log)))
-    return _KILLED if refusal is None else f"the job ended without a message, and {refusal}"
+    return _KILLED if refusal is None else f"{_SILENT}, and {refusal}"
 
 
 def _message_of(log: str | None) -> str | None:
@@ -204,7 +218,7 @@ def summarise(
         Why the page of all samples can't be written, where that was tried in vain.
     """
     lines = ["", "BesselFlow could not finish everything."]
-    for failure in failures:
+    for failure in _explain_silence(failures, [unwritten or ""]):
         lines += [
             f"  sample: {failure.sample or '(all)'}",
             f"    stage:  {failure.stage}",
