@@ -3,7 +3,9 @@
 import dask.array as da
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, rank_filter
 
 from besselflow.beam import box_profile
 from besselflow.config import Corrections
@@ -90,6 +92,44 @@ def test_dead_pixels_are_found():
     dead[[3, 20, 0, 33], [7, 21, 39, 2]] = True
     images[:, dead] = 0
     np.testing.assert_array_equal(find_hot_pixels(da.from_array(images)), dead)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(6, 55), st.integers(4, 60), st.integers(4, 60))
+def test_hot_pixels_are_those_of_the_definition(seed, count, height, width):
+    rng = np.random.default_rng(seed)
+    images = rng.poisson(rng.uniform(0.2, 80), (count, height, width)).astype(np.uint16)
+    for counts, share in ((rng.integers(1, 300), 0.03), (0, 0.02)):
+        images[:, rng.random((height, width)) < share] += np.uint16(counts)
+    images[:, rng.random((height, width)) < 0.02] = 0
+    ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, 48)).round().astype(int))
+    expected = np.zeros((height, width), bool)
+    for sign in (1, -1):
+        some = sign * images[chosen].astype(np.float32)
+        third = [rank_filter(image, -3, footprint=ring, mode="mirror") for image in some]
+        lower, median, upper = np.percentile(some - third, [25, 50, 75], axis=0)
+        centre = np.median(lower)
+        limit = max(0.0, centre + 6 * 1.4826 * np.median(np.abs(lower - centre)))
+        expected |= (lower > limit) & (median > 2 * (upper - lower) / 1.349)
+    np.testing.assert_array_equal(find_hot_pixels(da.from_array(images)), expected)
+
+
+def test_large_images_are_read_twice_to_find_hot_pixels_and_not_once_per_strip():
+    rng = np.random.default_rng(2)
+    hot = rng.random((1500, 1400)) < 1e-3
+    read = []
+
+    def record(block_info=None):
+        read.append(number := block_info[None]["chunk-location"][0])
+        noise = np.random.default_rng(number).poisson(20, hot.shape)
+        return (noise + 60 * hot).astype(np.uint16)[None]
+
+    chunks = ((1,) * 9, *((n,) for n in hot.shape))
+    images = da.map_blocks(record, chunks=chunks, dtype=np.uint16, meta=np.empty((0, 0, 0), "u2"))
+    found = find_hot_pixels(images)
+    assert found[hot].all() and (found & ~hot).mean() < 1e-4
+    assert sorted(read) == sorted([*range(9)] * 2)
 
 
 def test_a_structure_in_some_depths_is_no_hot_pixel():

@@ -1,6 +1,7 @@
 """Checks the stores of volumes and projections: what we and other programs read from them."""
 
 import zipfile
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -239,6 +240,23 @@ def acquisition(lateral_kernel=None, shape=(1, 1, 2, 30, 20)):
         unit="photons",
         lateral_kernel=lateral_kernel,
     )
+
+
+@pytest.mark.parametrize("edge", [40, 90, 300], ids=["eight", "few", "one"])
+def test_every_image_is_computed_once_however_large(tmp_path, monkeypatch, edge):
+    monkeypatch.setattr(arrays, "_BLOCK_VOXELS", 8 * 40**2 + 2 * 90**2)
+    computed = []
+
+    def correct(block, block_info=None):
+        computed.append(block_info[0]["chunk-location"])
+        return block + 1
+
+    counts = da.zeros((2, 1, 19, edge, edge), chunks=(1, 1, 1, edge, edge), dtype=np.float32)
+    images = counts.map_blocks(correct, dtype=np.float32, meta=np.empty((0,) * 5, np.float32))
+    written = replace(acquisition(shape=(2, 1, 19, edge, edge)), data=images)
+    write_projections(tmp_path / "p.zarr", written)
+    assert len(computed) == len(set(computed)) == 2 * 19
+    assert (np.asarray(open_projections(tmp_path / "p.zarr").data) == 1).all()
 
 
 def test_stores_without_a_lateral_kernel_still_open(tmp_path):

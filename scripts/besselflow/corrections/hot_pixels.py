@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import dask.array as da
 import numpy as np
-from scipy.ndimage import rank_filter
 
 FEWEST_IMAGES = 6
 """With fewer, a small structure that is in all of them can't be told from a hot pixel."""
 _MOST_IMAGES = 48
 _VALUES_AT_ONCE = 2**24
-_RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+# Of which all copies of a band stay in the cache of the processor.
+_PIXELS_OF_A_BAND = 2**17
+# Those that tell what is usual.
+_SAMPLED_PIXELS = 2**18
+_RING = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
 # A pixel is compared with the third most extreme of its eight neighbours, so that neither the rim
 # of a structure nor two hot neighbours hide or mimic a hot pixel.
 _RANK = 2
@@ -41,25 +47,57 @@ def find_hot_pixels(images: da.Array) -> np.ndarray | None:
     if count < FEWEST_IMAGES:
         return None
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_IMAGES)).round().astype(int))
-    found = np.zeros((2, 3, height, width), np.float32)
-    rows = max(1, _VALUES_AT_ONCE // (len(chosen) * width))
-    for start in range(0, height, rows):
-        stop = min(start + rows, height)
-        low, high = max(0, start - 1), min(height, stop + 1)
-        strip = np.asarray(images[chosen, low:high], dtype=np.float32)
-        for sign, quartiles in zip((1, -1), found, strict=True):
-            excess = np.stack([_excess(sign * image) for image in strip])
-            quartiles[:, start:stop] = np.percentile(
-                excess[:, start - low : stop - low], [25, 50, 75], axis=0
-            )
+    # A quartile of the excess is above zero only where it is in so many images.
+    enough = len(chosen) - math.ceil((len(chosen) - 1) / 4)
+    standing = np.zeros((2, height, width), np.uint8)
+    # An odd step, which comes by all columns of the usual widths.
+    step = math.ceil(height * width / _SAMPLED_PIXELS) | 1
+    sampled = np.unravel_index(np.arange(0, height * width, step), (height, width))
+    usual = []
+    for image in _iterate_images(images, chosen):
+        standing += _stands_out(image)
+        usual.append(_excess(image, *sampled))
+    candidates = [np.nonzero(each >= enough) for each in standing]
+    found: tuple[list[np.ndarray], ...] = ([], [])
+    for image in _iterate_images(images, chosen):
+        for sign, own in enumerate(candidates):
+            found[sign].append(_excess(image, *own)[sign])
     hot = np.zeros((height, width), bool)
-    for lower, median, upper in found:
+    for sign, own in enumerate(candidates):
+        lower = np.percentile([each[sign] for each in usual], 25, axis=0)
         centre = np.median(lower)
         spread = 1.4826 * np.median(np.abs(lower - centre))
+        lower, median, upper = np.percentile(found[sign], [25, 50, 75], axis=0)
         steady = median > _STEADY * (upper - lower) / 1.349
-        hot |= (lower > max(0.0, centre + _DEVIATIONS * spread)) & steady
+        hot[own] |= (lower > max(0.0, centre + _DEVIATIONS * spread)) & steady
     return hot
 
 
-def _excess(image: np.ndarray) -> np.ndarray:
-    return image - rank_filter(image, -1 - _RANK, footprint=_RING, mode="mirror")
+def _iterate_images(images: da.Array, chosen: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield images in float32, several of which may share what must be decoded."""
+    at_once = max(1, _VALUES_AT_ONCE // math.prod(images.shape[1:]))
+    for start in range(0, len(chosen), at_once):
+        yield from np.asarray(images[chosen[start : start + at_once]], dtype=np.float32)
+
+
+def _stands_out(image: np.ndarray) -> np.ndarray:
+    """Return where pixels are above, and where below, all but two of their neighbours (2, Y, X)."""
+    height, width = image.shape
+    padded = np.pad(image, 1, mode="reflect")
+    found = np.empty((2, height, width), bool)
+    step = max(1, _PIXELS_OF_A_BAND // width)
+    for start in range(0, height, step):
+        own = image[start : start + step]
+        neighbours = [padded[start + y :, x : x + width][: len(own)] for y, x in _RING]
+        for out, compare in zip(found, (np.greater_equal, np.less_equal), strict=True):
+            others = sum(compare(each, own).view(np.uint8) for each in neighbours)
+            np.less_equal(others, _RANK, out=out[start : start + step])
+    return found
+
+
+def _excess(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return by how much pixels exceed all but two of their neighbours, and fall short, (2, N)."""
+    padded = np.pad(image, 1, mode="reflect")
+    ring = np.sort([padded[rows + y, columns + x] for y, x in _RING], axis=0)
+    own = image[rows, columns]
+    return np.stack([own - ring[-1 - _RANK], ring[_RANK] - own])

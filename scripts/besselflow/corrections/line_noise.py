@@ -41,6 +41,8 @@ _FINE = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 6
 _COARSER = np.array([-1.0, 2.0, -1.0]) / 2
 _SEGMENTS = 8
 _NEIGHBOURHOOD = (5, 9)
+# Columns that are averaged at once, so that passes along columns stay in the cache.
+_COLUMNS = 256
 _SMALLEST = 32
 _BLOCKS = 8
 _ROUNDS = 40
@@ -228,9 +230,9 @@ def _by_segment(
     difference = sum(factor * part for factor, part in zip(stencil, parts, strict=True))
     valid = np.logical_and.reduce([usable[i : i + rows] for i in range(len(stencil))])
     valid = valid.astype(np.float32)
-    known = np.maximum(uniform_filter(valid, _NEIGHBOURHOOD), 1e-6)
-    light = uniform_filter(valid * sum(parts) / len(parts), _NEIGHBOURHOOD) / known
-    squared = uniform_filter(valid * difference**2, _NEIGHBOURHOOD) / known
+    known = np.maximum(_local_mean(valid), 1e-6)
+    light = _local_mean(valid * sum(parts) / len(parts)) / known
+    squared = _local_mean(valid * difference**2) / known
     light = np.maximum(light, 0)
     squared = np.maximum(squared, max(_FLOOR * squared.mean(), (_FLOOR * light.mean()) ** 2, 1e-30))
     if as_offset:
@@ -241,6 +243,17 @@ def _by_segment(
         np.add.reduceat(weights * each, starts, axis=1, dtype=np.float64)
         for each in (difference, light)
     )
+
+
+def _local_mean(image: np.ndarray) -> np.ndarray:
+    """Return the mean around every pixel (Y, X), by bands of columns."""
+    width, reach = image.shape[1], _NEIGHBOURHOOD[1] // 2
+    mean = np.empty_like(image)
+    for start in range(0, width, _COLUMNS):
+        low, stop = max(start - reach, 0), min(start + _COLUMNS, width)
+        band = np.ascontiguousarray(image[:, low : stop + reach])
+        mean[:, start:stop] = uniform_filter(band, _NEIGHBOURHOOD)[:, start - low : stop - low]
+    return mean
 
 
 def _scatter(difference: np.ndarray, light: np.ndarray) -> np.ndarray:

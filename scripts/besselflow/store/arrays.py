@@ -149,6 +149,20 @@ def column_edge(depth: int, multiple: int = _CHUNK_EDGE) -> int:
     return max(1, math.isqrt(_BLOCK_VOXELS // depth) // multiple) * multiple
 
 
+def slab_depth(shape: tuple[int, ...], most: int) -> int:
+    """Return of how many whole planes a slab can be, a power of two.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (T, C, Z or P, Y, X).
+    most : int
+        At most so many.
+    """
+    fitting = max(1, _BLOCK_VOXELS // (shape[3] * shape[4]))
+    return min(most, 1 << (fitting.bit_length() - 1))
+
+
 def block_shape(data: da.Array, chunks: tuple[int, ...]) -> tuple[int, ...]:
     """Choose what is computed at once: about 2^24 voxels, in whole chunks.
 
@@ -161,10 +175,10 @@ def block_shape(data: da.Array, chunks: tuple[int, ...]) -> tuple[int, ...]:
     chunks : tuple of int
         Of the array to write.
     """
-    depth, _, width = data.shape[2:]
+    depth, height, width = data.shape[2:]
     if data.numblocks[2] > 1:
         rows = max(1, _BLOCK_VOXELS // (chunks[2] * width * chunks[3])) * chunks[3]
-        return (1, 1, chunks[2], rows, width)
+        return (1, 1, chunks[2], height if chunks[2] == 1 else rows, width)
     return (1, 1, depth, column_edge(depth, chunks[3]), column_edge(depth, chunks[4]))
 
 

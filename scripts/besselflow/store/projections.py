@@ -15,12 +15,18 @@ from besselflow.beam import AxialProfile
 from besselflow.errors import InputError
 from besselflow.lateral import LateralBlur
 from besselflow.projection import AxialGrid, AxialProjection
-from besselflow.store.arrays import ATTRIBUTE, create_array, open_lazily, store_blocks
+from besselflow.store.arrays import (
+    ATTRIBUTE,
+    create_array,
+    open_lazily,
+    slab_depth,
+    store_blocks,
+)
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
 
 _DATA, _MASKED, _SATURATED, _PICTURES = "intensity", "masked", "saturated", "pictures"
-_PROJECTION_CHUNK = (1, 1, 8, 256, 256)
+_CHUNK_DEPTH, _CHUNK_EDGE = 8, 256
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,9 @@ def write_projections(path: Path | str, projections: Projections) -> None:
         Contents; `data` is computed block by block.
     """
     kernel, factors = projections.lateral_kernel, projections.noise_factors
-    layout = (projections.data.shape, _PROJECTION_CHUNK)
+    shape = projections.data.shape
+    # Slabs of whole images, each of which is corrected as a whole, and so only once.
+    layout = shape, (1, 1, slab_depth(shape, _CHUNK_DEPTH), _CHUNK_EDGE, _CHUNK_EDGE)
     named = {"dimension_names": ["t", "c", "p", "y", "x"]}
     with atomic_path(path) as temporary:
         store = LocalStore(temporary)
