@@ -46,7 +46,8 @@ def iterate_blocks(
 def read_slices(volume: da.Array, t: int, channel: int, index: np.ndarray) -> np.ndarray:
     """Read slices by way of one range, which Zarr can read without the rest of their shards."""
     block = np.asarray(volume[t, channel, index[0] : index[-1] + 1])
-    return block[index - index[0]]
+    # A choice of all would be a copy.
+    return block if len(block) == len(index) else block[index - index[0]]
 
 
 def check_finite(block: np.ndarray, what: str, t: int, channel: int, index: np.ndarray) -> None:

@@ -228,11 +228,11 @@ def _count_covered(
     spread = read_slices(std, t, channel, index)
     check_finite(spread, "the uncertainty", t, channel, index)
     counts = {name: np.zeros(len(index), np.int64) for name in COVERAGE}
-    # Slice by slice, for blocks of several would leave the cache of the processor.
-    for place, (guess, true, own) in enumerate(zip(block, true_block, spread, strict=True)):
-        distance = np.abs(guess - true)
-        for name, width in COVERAGE.items():
-            counts[name][place] = np.count_nonzero(distance <= width * own)
+    for place, images in enumerate(zip(block, true_block, spread, strict=True)):
+        for guess, true, own in iterate_bands(*images):
+            distance = np.abs(guess - true)
+            for name, width in COVERAGE.items():
+                counts[name][place] += np.count_nonzero(distance <= width * own)
     return counts
 
 
