@@ -90,9 +90,80 @@ def test_stack_that_goes_through_its_depths_repeatedly(tmp_path):
     np.testing.assert_array_equal(found.data.compute(), DATA)
     np.testing.assert_allclose(found.positions_um, UNORDERED, atol=0.2)
     assert found.times_s == pytest.approx((0, 0.4, 0.8))
-    repeated = np.repeat(MOVING, 3)
-    with pytest.raises(InputError, match=r"several frames of a stack were taken at 100 um"):
-        open_acquisition(write_bruker(tmp_path / "b", rounds, 0.0, repeated, "ZSeries"))
+
+
+def repeated_frames(data, repeats, rounds=1):
+    """Return what a stack records: repetition r of a frame is brighter by r, round by round.
+
+    Time points are joined to as many rounds.
+    """
+    frames = np.repeat(data, repeats, axis=2) + np.tile(np.arange(repeats), data.shape[2])[
+        :, None, None
+    ].astype(data.dtype)
+    times, channels, planes, *size = frames.shape
+    frames = frames.reshape(times // rounds, rounds, channels, planes, *size).swapaxes(1, 2)
+    return frames.reshape(times // rounds, channels, rounds * planes, *size)
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_frames_at_each_depth_are_averaged_or_kept(tmp_path, rounds, turn):
+    frames = repeated_frames(DATA, 2, rounds)
+    # A stage that is held is still moved by noise.
+    depths = np.tile(np.repeat(UNORDERED, 2), rounds) + np.resize([0, 0.1], 8 * rounds)
+    folder = write_bruker(tmp_path / "scan", frames, 937.3, depths, "ZSeries", turn=turn)
+    averaged = open_acquisition(folder)
+    assert averaged.data.dtype == np.float32
+    np.testing.assert_allclose(averaged.data.compute(), DATA + 0.5)
+    kept = open_acquisition(folder, "time")
+    assert kept.data.shape == (6, 2, 4, 18, 20) and kept.data.dtype == np.uint16
+    for found, word in ((averaged, "averaged"), (kept, "kept as time points")):
+        np.testing.assert_allclose(found.positions_um, UNORDERED, atol=0.1001)
+        assert found.notes == (f"the 2 frames at each depth are {word}",)
+    # With a stage that turns, the second stack is recorded from its last frame on.
+    order = [0, 1, 1, 0, 0, 1] if turn and rounds == 1 else [0, 1] * 3
+    expected = np.repeat(DATA, 2, axis=0) + np.reshape(order, (6, 1, 1, 1, 1))
+    np.testing.assert_array_equal(kept.data.compute(), expected)
+    # A sequence is 10 s after the other, a frame 0.1 s.
+    starts = (0, 10, 20) if rounds == 1 else (0, 0.8, 1.6)
+    assert averaged.times_s == pytest.approx(starts)
+    assert kept.times_s == pytest.approx([t + 0.1 * r for t in starts for r in (0, 1)])
+
+
+@pytest.mark.parametrize(
+    "depths",
+    [
+        # To and fro within a sequence, and a depth without its second frame.
+        np.repeat([0.0, 5, 10, 10, 5, 0], 2),
+        [0.0, 0, 5, 5, 10, 10, 15, 15, 20, 20, 25, 30],
+    ],
+    ids=["to and fro", "uneven"],
+)
+def test_frames_that_are_repeated_in_another_order_are_refused(tmp_path, depths):
+    frames = counts((1, 1, 12, 18, 20))
+    folder = write_bruker(tmp_path / "scan", frames, 0.0, depths, "ZSeries")
+    with pytest.raises(InputError, match=r"several frames of a stack .* um, but neither"):
+        open_acquisition(folder)
+
+
+def test_sequences_that_repeat_their_depths_differently_are_refused(tmp_path):
+    frames = counts((2, 1, 6, 18, 20))
+    depths = np.repeat([0.0, 5, 10], 2)
+    folder = write_bruker(tmp_path / "scan", frames, 0.0, depths, "ZSeries")
+    path = folder / "scan.xml"
+    head, mark, tail = path.read_text(encoding="utf-8").partition('cycle="2"')
+    for found, other in ((0.0, 0.5), (5.0, 5.5), (10.0, 10.5)):
+        tail = tail.replace(f'subindex="1" value="{found}"', f'subindex="1" value="{other}"', 1)
+    path.write_text(head + mark + tail, encoding="utf-8")
+    with pytest.raises(InputError, match="is 1 in sequence 2, but 2 in the first; give one scan"):
+        open_acquisition(folder)
+
+
+def test_fine_steps_are_no_repetition(tmp_path):
+    depths = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    frames = counts((1, 1, 8, 18, 20))
+    found = open_acquisition(write_bruker(tmp_path / "scan", frames, 0.0, depths, "ZSeries"))
+    assert found.positions_um.tolist() == depths and found.notes == ()
 
 
 def test_stack_whose_depths_are_not_recorded_takes_a_stage_file(tmp_path):

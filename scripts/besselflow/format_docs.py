@@ -40,7 +40,8 @@ FORMATS = (
         "the folder, or its XML",
         "`positionCurrent` `ZAxis`: focus or piezo, whichever moves, in any order in a `ZSeries`",
         "`micronsPerPixel`",
-        "sequences as time points, also to and fro; channels, times, date",
+        "sequences as time points, also to and fro; channels, times, date; frames that follow each "
+        "other at each depth averaged or kept (column `frames`)",
     ),
     (
         "Thorlabs ThorImage",

@@ -2,7 +2,8 @@
 
 Every frame names its files and those parts of the microscope's state that differ from the state at
 the head of the XML. The depth has several parts, the focus drive and piezos; the one that moves
-within a sequence gives the stage positions.
+within a sequence gives the stage positions. A stack may hold several frames of each depth, one
+after the other, or go through all its depths repeatedly.
 
 The type of a sequence says what its frames are: depths of a stack in ``ZSeries`` and ``TSeries
 ZSeries Element``, in whichever order the stage went through them, and time points in ``TSeries
@@ -12,7 +13,7 @@ differ from these only in the lateral position of the stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from besselflow.acquisition.model import Acquisition, regular_spacing
+from besselflow.acquisition.model import Acquisition, Frames, regular_spacing
 from besselflow.acquisition.planes import natural_key, stack_planes
 from besselflow.acquisition.units import size_um
 from besselflow.acquisition.xml_files import iterate_xml, root_tag
@@ -43,9 +44,12 @@ _DATES = ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S")
 
 @dataclass(frozen=True)
 class _Frame:
-    """One frame: its files by channel, when it was taken, and where, by axis and drive."""
+    """One frame: its files by channel, when it was taken, and where, by axis and drive.
 
-    files: dict[str, tuple[Path, int]]
+    The mean of several frames has as many files in each channel.
+    """
+
+    files: dict[str, tuple[tuple[Path, int], ...]]
     seconds: float
     positions: dict[str, dict[str, float]]
 
@@ -70,12 +74,20 @@ def _find_xml(path: Path) -> Path | None:
     return next((file for file in candidates if root_tag(file) == _ROOT), None)
 
 
-def read_bruker(path: Path) -> Acquisition:
+def read_bruker(path: Path, frames: Frames = "average") -> Acquisition:
     """Read a scan of Prairie View.
 
     Projections are the frames of each sequence that is a stack, and else what differs in depth: the
     frames of each sequence, or the sequences. Where the stage stands still, all frames are time
     points.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder, or its XML.
+    frames : str
+        What becomes of frames that a stack repeats at each depth: their mean (``average``, in
+        float32) or time points of their own (``time``).
 
     Raises
     ------
@@ -85,25 +97,33 @@ def read_bruker(path: Path) -> Acquisition:
     xml = _find_xml(path)
     scan = _read_scan(xml)
     state, names = scan.state, dict(sorted(scan.channels.items(), key=_by_number))
-    sequences = [frames for frames in scan.sequences if frames]
+    sequences = [taken for taken in scan.sequences if taken]
     if not sequences:
         raise InputError(f"{xml}: it names no images; give the folder of a TSeries or ZSeries")
     sequences, notes = _whole_sequences(sequences, list(names), xml)
     _check_field(sequences, xml)
-    sequences, drive, unknown = _volumes(sequences, scan.stacks, xml)
+    if scan.stacks and len(sequences[0]) > 1:
+        repeats = _repeats(sequences, xml)
+        if repeats > 1:
+            what = "averaged" if frames == "average" else "kept as time points"
+            notes = (*notes, f"the {repeats} frames at each depth are {what}")
+        sequences, drive, unknown = _stacks(sequences, repeats, frames, xml)
+    else:
+        sequences, drive, unknown = _volumes(sequences)
     sequences, positions = _aligned(sequences, drive, xml)
     if unknown:
         positions = None
-    table = np.empty((len(sequences), len(names), len(sequences[0])), object)
-    for t, c, p in np.ndindex(*table.shape):
-        table[t, c, p] = sequences[t][p].files[list(names)[c]]
+    channels, averaged = list(names), len(next(iter(sequences[0][0].files.values())))
+    table = np.empty((len(sequences), len(names), len(sequences[0]), averaged), object)
+    for t, c, p, r in np.ndindex(*table.shape):
+        table[t, c, p, r] = sequences[t][p].files[channels[c]][r]
     pixels = tuple(size_um(state.shared(("micronsPerPixel", axis)), "um") for axis in "YX")
     sources = {}
     if positions is not None:
         sources["stage positions"] = f"{_SOURCE} ({state.drive_name(drive)}) in {xml.name}"
     if None not in pixels:
         sources["pixel size"] = f"micronsPerPixel in {xml.name}"
-    times = tuple(min(frame.seconds for frame in frames) for frames in sequences)
+    times = tuple(min(frame.seconds for frame in volume) for volume in sequences)
     return Acquisition(
         stack_planes(table, path),
         path,
@@ -239,7 +259,9 @@ def _frames(sequence: ElementTree.Element, folder: Path, state: _State) -> list[
     frames = []
     for node in sequence.findall("Frame"):
         files = {
-            file.get("channel", "1"): (folder / file.get("filename"), int(file.get("page", 1)) - 1)
+            file.get("channel", "1"): (
+                (folder / file.get("filename"), int(file.get("page", 1)) - 1),
+            )
             for file in node.findall("File")
             if file.get("filename")
         }
@@ -289,11 +311,9 @@ def _check_field(sequences: list[list[_Frame]], xml: Path) -> None:
 
 
 def _volumes(
-    sequences: list[list[_Frame]], stacks: bool, xml: Path
+    sequences: list[list[_Frame]],
 ) -> tuple[list[list[_Frame]], str | None, str | None]:
     """Return the frames by time point and depth, the drive that moves, and what is unclear."""
-    if stacks and len(sequences[0]) > 1:
-        return _stacks(sequences, xml)
     drive, unknown = _moving_drive(sequences[0], _steps_through)
     if drive is not None:
         return sequences, drive, unknown
@@ -305,24 +325,77 @@ def _volumes(
 
 
 def _stacks(
-    sequences: list[list[_Frame]], xml: Path
+    sequences: list[list[_Frame]], repeats: int, frames: Frames, xml: Path
 ) -> tuple[list[list[_Frame]], str | None, str | None]:
-    """Return stacks by time point and depth: a sequence may go through its depths repeatedly."""
+    """Return stacks by time point and depth: a sequence may go through its depths repeatedly.
+
+    Frames that are repeated at each depth become one, or as many stacks.
+    """
     drive, unknown = _moving_drive(sequences[0], _moves)
     if drive is None:
         return sequences, None, f"{_SOURCE} states one depth for all frames of a {_STACK}"
-    depths = np.array([frame.depths[drive] for frame in sequences[0]])
+    depths = _depths(sequences[0], drive).reshape(-1, repeats).mean(axis=1)
     count = _period(depths)
     gaps = np.diff(np.sort(depths[:count]))
     if gaps.min() < _SMALLEST_STEP_UM:
         twice = np.sort(depths[:count])[gaps.argmin()]
         raise InputError(
-            f"{xml}: several frames of a stack were taken at {twice:g} um; average repeated "
-            f"projections, and give the stack as OME-TIFF"
+            f"{xml}: several frames of a stack were taken at {twice:g} um, but neither as many "
+            f"after each other at every depth, nor in rounds through the same depths; average "
+            f"repeated projections, and give the stack as OME-TIFF"
         )
-    starts = range(0, len(depths), count)
-    volumes = [frames[i : i + count] for frames in sequences for i in starts]
+    rounds = [
+        taken[start : start + count * repeats]
+        for taken in sequences
+        for start in range(0, len(taken), count * repeats)
+    ]
+    if frames == "time":
+        return [taken[r::repeats] for taken in rounds for r in range(repeats)], drive, unknown
+    starts = range(0, count * repeats, repeats)
+    volumes = [[_mean(taken[start : start + repeats]) for start in starts] for taken in rounds]
     return volumes, drive, unknown
+
+
+def _depths(frames: Sequence[_Frame], drive: str) -> np.ndarray:
+    return np.array([frame.depths[drive] for frame in frames])
+
+
+def _repeats(sequences: list[list[_Frame]], xml: Path) -> int:
+    """Return how many frames follow each other at each depth of the stacks."""
+    drive, _ = _moving_drive(sequences[0], _moves)
+    if drive is None:
+        return 1
+    counts = [_run_length(_depths(frames, drive)) for frames in sequences]
+    for number, count in enumerate(counts, start=1):
+        if count != counts[0]:
+            raise InputError(
+                f"{xml}: the number of frames that follow each other at each depth is {count} in "
+                f"sequence {number}, but {counts[0]} in the first; give one scan of equal sequences"
+            )
+    return counts[0]
+
+
+def _run_length(depths: np.ndarray) -> int:
+    """Return how many frames follow each other at each depth; 1 where it isn't the same number."""
+    starts = np.flatnonzero(np.abs(np.diff(depths, prepend=np.inf)) > _SAME_DEPTH_UM)
+    count = len(depths) // len(starts)
+    if count == 1 or len(starts) == 1 or (starts != count * np.arange(len(starts))).any():
+        return 1
+    runs = depths.reshape(-1, count)
+    apart = np.abs(np.diff(runs.mean(axis=1))).min()
+    alike = np.ptp(runs, axis=1).max() <= _SAME_DEPTH_UM
+    return count if alike and apart > 2 * _SAME_DEPTH_UM else 1
+
+
+def _mean(frames: Sequence[_Frame]) -> _Frame:
+    """Return frames of one depth as one."""
+    first = frames[0]
+    if len(frames) == 1:
+        return first
+    files = {channel: sum((f.files[channel] for f in frames), ()) for channel in first.files}
+    drives = set.intersection(*(set(frame.depths) for frame in frames))
+    depths = {drive: float(_depths(frames, drive).mean()) for drive in drives}
+    return _Frame(files, first.seconds, first.positions | {"ZAxis": depths})
 
 
 def _period(depths: np.ndarray) -> int:

@@ -80,8 +80,8 @@ def stack_planes(table: np.ndarray, path: Path) -> da.Array:
 
     Parameters
     ----------
-    table : numpy.ndarray of object, shape (T, C, P)
-        (file, page) of each plane.
+    table : numpy.ndarray of object, shape (T, C, P) or (T, C, P, R)
+        (file, page) of each plane; more than one (R) are averaged, in float32.
     path : pathlib.Path
         What the planes belong to, for messages.
 
@@ -101,7 +101,8 @@ def stack_planes(table: np.ndarray, path: Path) -> da.Array:
             f"{table.flat[0][0]}: its planes have the shape {first.shape}, not (y, x); export "
             f"grey values"
         )
-    return lazy_planes(table[..., None], read_plane, first.shape, first.dtype)
+    table = table if table.ndim > 3 else table[..., None]
+    return lazy_planes(table, read_plane, first.shape, first.dtype)
 
 
 def read_plane(place: tuple[Path, int]) -> np.ndarray:

@@ -42,7 +42,7 @@ class Reader:
 READERS = (
     Reader(ome_zarr.FORMAT, ome_zarr.is_ome_zarr, lambda path, _: ome_zarr.read_ome_zarr(path)),
     Reader(thorlabs.FORMAT, thorlabs.is_thorlabs, lambda path, _: thorlabs.read_thorlabs(path)),
-    Reader(bruker.FORMAT, bruker.is_bruker, lambda path, _: bruker.read_bruker(path)),
+    Reader(bruker.FORMAT, bruker.is_bruker, bruker.read_bruker),
     Reader(scanimage.FORMAT, scanimage.is_scanimage, scanimage.read_scanimage),
     Reader(ome_tiff.FORMAT, ome_tiff.is_ome_tiff, lambda path, _: ome_tiff.read_ome_tiff(path)),
     Reader(tiff.FORMAT, tiff.is_tiff, lambda path, _: tiff.read_tiff(path)),

@@ -137,8 +137,8 @@ COLUMNS = (
         "frames",
         False,
         "",
-        "What becomes of frames that ScanImage repeated at each slice: `average`, or `time` to "
-        "keep them as time points. Empty: `average`.",
+        "What becomes of frames that ScanImage or Prairie View repeated at each slice: `average`, "
+        "or `time` to keep them as time points. Empty: `average`.",
         "average",
     ),
     Column(
