@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from besselflow.acquisition.tiff import refuse_inverted
 from besselflow.beam import AxialProfile, LateralPsf, parse_beam_profile, read_lateral_psf
 from besselflow.beam.spec import absolute_spec
 from besselflow.command_line import command_parser, errors_in_a_line
@@ -151,7 +152,9 @@ def read_volume(path: Path, offset: float = 0.0) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give the path of a TIFF volume")
     try:
-        volume = tifffile.imread(path)
+        with tifffile.TiffFile(path) as tif:
+            refuse_inverted(tif.pages.first, path)
+            volume = tif.asarray()
     except tifffile.TiffFileError as error:
         raise ValueError(f"{path} is not a TIFF file ({error}); save the volume as TIFF") from error
     if volume.ndim != 3:

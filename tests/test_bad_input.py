@@ -17,6 +17,7 @@ from besselflow.checks import check_samples, describe_rejections
 from besselflow.sample_sheet import read_sheet
 from lab import without_privileges
 from test_checks import POSITIONS, Lab, Z, truncate, volume, write_tiff
+from vendor_files import invert
 
 SHAPE = (3, 32, 36)
 
@@ -152,6 +153,7 @@ BROKEN = {
         image(lambda path: tifffile.imwrite(path, np.ones((*SHAPE, 3), np.uint8))),
         "acquisition",
     ),
+    "zero is white": (image(invert), "acquisition"),
     "complex numbers": (
         image(
             lambda path: tifffile.imwrite(

@@ -1,6 +1,7 @@
 """Files that are odd but right are read right, and those that would be read wrong are refused."""
 
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ import zarr
 
 from besselflow.acquisition import open_acquisition
 from besselflow.errors import InputError
+from test_open_formats import split_ome_tiff
 from vendor_files import (
     counts,
+    invert,
     scanimage_header,
     scanimage_pages,
+    write_bruker,
     write_handmade_tiff,
     write_ome_zarr,
     write_scanimage,
@@ -69,6 +73,77 @@ def test_what_would_be_read_wrong(tmp_path, tags, message):
     path = write_handmade_tiff(tmp_path / "a.tif", DATA, tags=tags)
     with pytest.raises(InputError, match=message):
         open_acquisition(path)
+
+
+def plain_stack(folder):
+    tifffile.imwrite(folder / "a.tif", DATA, photometric="minisblack")
+    return folder / "a.tif", folder / "a.tif"
+
+
+def imagej_stack(folder):
+    tifffile.imwrite(folder / "a.tif", DATA, imagej=True, metadata={"axes": "ZYX"})
+    return folder / "a.tif", folder / "a.tif"
+
+
+def set_of_ome_tiff(folder):
+    split_ome_tiff(folder, [f"t{i}.ome.tif" for i in range(3)])
+    return folder / "t0.ome.tif", folder / "t2.ome.tif"
+
+
+def folder_of_planes(folder):
+    for i, plane in enumerate(DATA):
+        tifffile.imwrite(folder / f"z{i}.tif", plane)
+    return folder, folder / "z1.tif"
+
+
+def planes_of_bruker(folder):
+    write_bruker(folder / "scan", SERIES, 0.0, [0.0, 5.0, 10.0, 15.0])
+    return folder / "scan", folder / "scan" / "scan_Cycle00001_Ch2_000001.ome.tif"
+
+
+def planes_of_thorlabs(folder):
+    write_thorlabs(folder, SERIES, streaming=False, flyback=0, raw=None)
+    for t, c, p in np.ndindex(*SERIES.shape[:3]):
+        name = f"Chan{'AB'[c]}_001_001_{p + 1:03d}_{t + 1:03d}.tif"
+        tifffile.imwrite(folder / name, SERIES[t, c, p])
+    return folder, folder / "ChanA_001_001_001_001.tif"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        plain_stack,
+        imagej_stack,
+        set_of_ome_tiff,
+        folder_of_planes,
+        planes_of_bruker,
+        planes_of_thorlabs,
+    ],
+)
+def test_images_of_which_zero_is_white_are_refused(tmp_path, write):
+    path, inverted = write(tmp_path)
+    open_acquisition(path)
+    invert(inverted)
+    message = rf"{re.escape(str(inverted))}: zero is white .* export it with black as zero"
+    with pytest.raises(InputError, match=message):
+        open_acquisition(path)
+
+
+def test_a_single_page_of_which_zero_is_white(tmp_path):
+    path, _ = plain_stack(tmp_path)
+    invert(path, 2)
+    with pytest.raises(InputError, match="zero is white"):
+        open_acquisition(path)
+
+
+def test_pages_that_do_not_say_what_zero_is(tmp_path):
+    path = write_handmade_tiff(tmp_path / "a.tif", DATA)
+    # Another number turns the tag into one that nobody reads.
+    tag, other = (struct.pack("<HHI", code, 3, 1) for code in (262, 263))
+    raw = path.read_bytes()
+    assert raw.count(tag) == len(DATA)
+    path.write_bytes(raw.replace(tag, other))
+    np.testing.assert_array_equal(open_acquisition(path).data[0, 0].compute(), DATA)
 
 
 @pytest.mark.parametrize(

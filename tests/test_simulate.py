@@ -421,6 +421,7 @@ def test_command_line_blurs_laterally_and_says_how_in_the_row(tmp_path, volume):
     [
         ({"volume": "missing.tif"}, "missing.tif does not exist"),
         ({"volume": "text.tif"}, "is not a TIFF file"),
+        ({"volume": "inverted.tif"}, "export it with black as zero"),
         ({"volume": "plane.tif"}, "save one channel and one time point"),
         ({"beam": "box:90um"}, "thinner than the 90 um"),
         ({"beam": "bix:6um"}, '"bix" is unknown'),
@@ -431,6 +432,7 @@ def test_a_mistake_is_explained_and_writes_nothing(tmp_path, volume, changed, me
     write_volume(tmp_path / "v.ome.tif", volume[:, :8, :8], VOXEL)
     (tmp_path / "text.tif").write_text("not an image")
     tifffile.imwrite(tmp_path / "plane.tif", volume[0])
+    tifffile.imwrite(tmp_path / "inverted.tif", volume, photometric="miniswhite")
     options = {"volume": "v.ome.tif", "beam": "box:6um", "volume_offset": 0.0} | changed
     with pytest.raises(ValueError, match=message):
         simulate_acquisition_script.main(

@@ -404,6 +404,14 @@ def write_companion(
     return path
 
 
+def invert(path, *pages):
+    """Let pages of a TIFF, all by default, say that zero is white; pixels stay as they are."""
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages.useframes = False
+        for number in pages or range(len(tif.pages)):
+            tif.pages[number].tags["PhotometricInterpretation"].overwrite(0)
+
+
 def write_handmade_tiff(path, pages, order="<", tags=None, pack=None):
     """Write a TIFF byte by byte: one uncompressed strip per page, before its directory.
 

@@ -70,7 +70,8 @@ and slices in a ground truth; both need the same T, C, Y and X. A value whose un
 - Images that a microscope left incomplete (a last volume, a last sequence) are left out, and the
   log of `preprocess` says so.
 - Stacks of several regions of interest (ScanImage mROI), tiles or fields beside each other, and
-  colour images are refused. Of several images in one OME-XML, a TIFF stands for its own.
+  colour images are refused, and so are TIFFs of which zero is white (MinIsWhite). Of several
+  images in one OME-XML, a TIFF stands for its own.
 
 `python scripts/draft_sheet.py DIRECTORY --out samples.tsv` looks through a directory tree and
 writes a sheet of all it recognises. Files belong together by their names (`mouse-1.tif`,

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import tifffile
 
+from besselflow.acquisition.tiff import opened_tiff, refuse_inverted
 from besselflow.decoding import COPY_AGAIN
 from besselflow.errors import InputError
 
@@ -76,7 +77,7 @@ def _read_block(
 
 
 def stack_planes(table: np.ndarray, path: Path) -> da.Array:
-    """Return planes of TIFF files as one array, of which only the first is opened now.
+    """Return planes of TIFF files as one array, of which the first of each channel is opened now.
 
     Parameters
     ----------
@@ -92,16 +93,19 @@ def stack_planes(table: np.ndarray, path: Path) -> da.Array:
     Raises
     ------
     InputError
-        A file is missing or empty, or the first can't be read.
+        A file is missing or empty, or the first can't be read or is inverted.
     """
     check_files([file for file, _ in table.flat], path)
+    table = table if table.ndim > 3 else table[..., None]
     first = read_plane(table.flat[0])
+    for file, page in table[0, :, 0, 0]:
+        with opened_tiff(file) as tif:
+            refuse_inverted(tif.pages[page], file)
     if first.ndim != 2:
         raise InputError(
             f"{table.flat[0][0]}: its planes have the shape {first.shape}, not (y, x); export "
             f"grey values"
         )
-    table = table if table.ndim > 3 else table[..., None]
     return lazy_planes(table, read_plane, first.shape, first.dtype)
 
 

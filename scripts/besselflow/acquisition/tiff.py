@@ -24,6 +24,7 @@ from besselflow.errors import InputError
 FORMAT = "TIFF stack"
 _TO_CANONICAL = {"T": "T", "C": "C", "Y": "Y", "X": "X", "Z": "Z", "Q": "Z", "I": "Z", "P": "Z"}
 _SUBSAMPLED = tifffile.PHOTOMETRIC.YCBCR
+_INVERTED = tifffile.PHOTOMETRIC.MINISWHITE
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Bytes per value of the field types of TIFF 6.0 and BigTIFF.
 _FIELD_BYTES = {
@@ -79,7 +80,8 @@ def read_tiff(path: Path) -> Acquisition:
     Raises
     ------
     InputError
-        The file is not a TIFF, truncated, in colour, or complex, or it holds several stacks.
+        The file is not a TIFF, truncated, in colour, inverted, or complex, or it holds several
+        stacks.
     """
     with opened_tiff(path) as tif:
         _refuse_interleaved(tif, path)
@@ -226,8 +228,9 @@ def check_pages(tif: tifffile.TiffFile, path: Path) -> None:
         end = max((o + n for o, n in zip(offsets, lengths, strict=False)), default=0)
         if end > size:
             raise _truncated(path, f"page {number}", end, size)
-        # They would be read as zeros.
         key = page.keyframe or tif.pages.first.keyframe
+        refuse_inverted(key, path)
+        # They would be read as zeros.
         wanted = max(len(lengths), 0 if _is_plain(key) else math.prod(key.chunked))
         absent = wanted - sum(map(bool, map(min, zip(offsets, lengths, strict=False))))
         if absent:
@@ -240,6 +243,22 @@ def check_pages(tif: tifffile.TiffFile, path: Path) -> None:
                 f"{path}: page {number} states {sum(lengths)} bytes, but its {key.shape} pixels "
                 f"have {_page_bytes(key)}; export the stack again"
             )
+
+
+def refuse_inverted(page: tifffile.TiffPage, path: Path) -> None:
+    """Refuse an image of which zero is white: nothing inverts it, nor says whether light is white.
+
+    Raises
+    ------
+    InputError
+        Names the file.
+    """
+    # Without the tag, tifffile takes zero for white.
+    if "PhotometricInterpretation" in page.tags and page.photometric == _INVERTED:
+        raise InputError(
+            f"{path}: zero is white in this TIFF (photometric MinIsWhite), so that bright may be "
+            f"dark; export it with black as zero (in ImageJ: Image > Lookup Tables > Grays)"
+        )
 
 
 def _is_plain(page: tifffile.TiffPage) -> bool:
