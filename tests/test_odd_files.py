@@ -165,6 +165,35 @@ def test_units_of_imagej(tmp_path, lines, step):
     assert found.voxel_size_um == (step, 0.5, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("lines", "times"),
+    [
+        ("finterval=0.25", (0, 0.25, 0.5)),
+        ("finterval=2\ntunit=min", (0, 120, 240)),
+        ("finterval=500\ntunit=msec", (0, 0.5, 1)),
+        ("finterval=2\ntunit=frames", ()),
+        ("finterval=0.0", ()),
+        ("finterval=-1", ()),
+        ("finterval=NaN", ()),
+        ("fps=7.0", ()),
+    ],
+)
+@pytest.mark.parametrize("axis", ["frames", "slices"])
+def test_times_of_imagej(tmp_path, lines, times, axis):
+    text = f"ImageJ=1.54f\nimages=3\n{axis}=3\nhyperstack=true\n{lines}\nloop=false\n"
+    found = open_acquisition(write_handmade_tiff(tmp_path / "a.tif", DATA, tags={270: (2, text)}))
+    assert found.data.shape[:3] == ((3, 1, 1) if axis == "frames" else (1, 1, 3))
+    assert found.times_s == (times if axis == "frames" else ())
+
+
+@pytest.mark.parametrize(("value", "unit", "step"), [(0.5, "min", 30.0), ("soon", "s", None)])
+def test_time_increment_of_ome_tiff(tmp_path, value, unit, step):
+    metadata = {"axes": "TZYX", "TimeIncrement": value, "TimeIncrementUnit": unit}
+    path, data = tmp_path / "a.ome.tif", SERIES[:, 0]
+    tifffile.imwrite(path, data, photometric="minisblack", metadata=metadata)
+    assert open_acquisition(path).times_s == (() if step is None else (0, step, 2 * step))
+
+
 def test_pixel_size_that_is_no_number(tmp_path):
     path = tmp_path / "a.tif"
     metadata = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}

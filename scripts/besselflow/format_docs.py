@@ -10,7 +10,7 @@ FORMATS = (
         "the file",
         "ImageJ `spacing`, counted from the first plane",
         "ImageJ resolution and `unit`",
-        "the axes T, C, Z",
+        "the axes T, C, Z; times from ImageJ `finterval`",
     ),
     (
         "folder of TIFFs, one image each",

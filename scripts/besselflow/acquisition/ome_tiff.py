@@ -19,12 +19,11 @@ from besselflow.acquisition.ome_set import (
     ome_xml,
 )
 from besselflow.acquisition.tiff import is_tiff, opened_tiff, read_series, with_regular_positions
-from besselflow.acquisition.units import is_length, position_um, size_um
+from besselflow.acquisition.units import is_length, position_um, size_um, time_s
 
 FORMAT = "OME-TIFF"
 # The unit of positions where none is stated, by the OME schema.
 _NO_UNIT = "reference frame"
-_SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def is_ome_tiff(path: Path) -> bool:
@@ -143,19 +142,16 @@ def _times(pixels: ElementTree.Element, count: int) -> tuple[float, ...]:
     """Return the begin of every time point: DeltaT of its first plane, or TimeIncrement."""
     begins: dict[int, float] = {}
     for plane in children(pixels, "Plane"):
-        factor = _SECONDS.get(plane.get("DeltaTUnit", "s"))
-        if factor is not None and plane.get("DeltaT") is not None:
-            t, delta = int(plane.get("TheT", 0)), factor * float(plane.get("DeltaT"))
+        delta = time_s(plane.get("DeltaT"), plane.get("DeltaTUnit", "s"))
+        if delta is not None:
+            t = int(plane.get("TheT", 0))
             begins[t] = min(delta, begins.get(t, delta))
     if count < 2:
         return ()
     if set(begins) == set(range(count)):
         return tuple(begins[t] - begins[0] for t in range(count))
-    factor = _SECONDS.get(pixels.get("TimeIncrementUnit", "s"))
-    increment = pixels.get("TimeIncrement")
-    if factor is None or increment is None:
-        return ()
-    return tuple(factor * float(increment) * t for t in range(count))
+    increment = time_s(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
+    return () if increment is None else tuple(increment * t for t in range(count))
 
 
 def _date(root: ElementTree.Element) -> datetime | None:

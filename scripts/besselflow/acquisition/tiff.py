@@ -17,7 +17,7 @@ import tifffile
 import zarr
 
 from besselflow.acquisition.model import Acquisition
-from besselflow.acquisition.units import is_length, size_um
+from besselflow.acquisition.units import is_length, size_um, time_s
 from besselflow.decoding import COPY_AGAIN, open_explained
 from besselflow.errors import InputError
 
@@ -86,9 +86,10 @@ def read_tiff(path: Path) -> Acquisition:
     with opened_tiff(path) as tif:
         _refuse_interleaved(tif, path)
         data = read_series(tif, path)
-        (voxel, unknown), notes = _imagej_voxel_size(tif), ()
+        voxel, unknown = _imagej_voxel_size(tif)
         software = tif.pages[0].software or None
-    found = Acquisition(data, path, FORMAT, voxel, software=software, files=(path,), notes=notes)
+        times = _imagej_times(tif, data.shape[0])
+    found = Acquisition(data, path, FORMAT, voxel, times_s=times, software=software, files=(path,))
     if unknown:
         found = replace(found, unknown={"voxel size": unknown})
     return with_regular_positions(found, "spacing in the ImageJ metadata")
@@ -340,3 +341,13 @@ def _imagej_voxel_size(
     stated = any(size not in (None, 1) for size in sizes) and tif.is_imagej
     named = f'the unit "{unit}", which is no length' if unit else "no unit"
     return (None, None, None), f"the ImageJ metadata have {named}" if stated else None
+
+
+def _imagej_times(tif: tifffile.TiffFile, count: int) -> tuple[float, ...]:
+    """Return the begin of every time point in seconds; nothing where it is not stated."""
+    described = tif.imagej_metadata or {}
+    # The unit is written only where it is another.
+    interval = time_s(described.get("finterval"), str(described.get("tunit", "sec")))
+    if count < 2 or interval is None or interval <= 0:
+        return ()
+    return tuple(interval * t for t in range(count))
