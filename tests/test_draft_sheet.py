@@ -110,7 +110,7 @@ def test_every_format_is_recognised(drafted):
         "ome-stack": "OME-TIFF",
         "published": "NumPy array",
         "planes": "folder of TIFFs",
-        "other-mouse_gt": "OME-TIFF",
+        "other-mouse": "OME-TIFF",
     }
 
 
@@ -124,7 +124,7 @@ def test_pairs_by_name(drafted):
     sizes = [row[f"voxel_size_{axis}_um"] for axis in "zyx"]
     assert sizes == ["1", "0.5", "0.4"]
     # A ground truth of no acquisition is trained on, and the beam of the session serves the rest.
-    other = rows["other-mouse_gt"]
+    other = rows["other-mouse"]
     assert (other["role"], other["acquisition"], other["beam_profile"]) == ("train", "", "")
     assert rows["TSeries-001"]["beam_profile"] == "beam.csv"
 
@@ -292,3 +292,31 @@ def test_names_of_samples_are_unique_and_plain(tmp_path):
     paths = ["a/Mäuse µ 1.tif", "b/mause-u-1.tif", "b/Mause u 1.npy", "c/логи.tif", "d/logs.tif"]
     names = [sample_name(tmp_path / path, taken) for path in paths]
     assert names == ["Mause-u-1", "b-mause-u-1", "b-Mause-u-1-2", "sample", "d-logs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Maus 3_ground_truth.ome.tif", "Maus-3"),
+        ("m.3 point-scan.tif", "m.3"),
+        ("m3-GT.tif", "m3"),
+        ("m3_groundtruth.tif", "m3"),
+        # A sample is not nameless, and words elsewhere tell one from another.
+        ("ground_truth.tif", "ground_truth"),
+        ("gt.tif", "gt"),
+        ("gt_m3.tif", "gt_m3"),
+        ("m3_gt_2.tif", "m3_gt_2"),
+        ("m3_scan.tif", "m3_scan"),
+    ],
+)
+def test_ground_truths_are_named_after_what_they_show(tmp_path, name, expected):
+    assert sample_name(tmp_path / name, set()) == expected
+
+
+def test_a_ground_truth_keeps_its_whole_name_where_the_short_one_is_taken(tmp_path):
+    # One of two for the same acquisition is no pair.
+    for name in ("m1.tif", "m1_gt.tif", "m1_truth.tif"):
+        write_stack(tmp_path / name)
+    draft_sheet.main(tmp_path, tmp_path / "s.tsv")
+    lines = (tmp_path / "s.tsv").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["sample", "m1", "m1_gt", "m1_truth"]

@@ -68,19 +68,32 @@ def sample_name(path: Path, taken: set[str]) -> str:
     Parameters
     ----------
     path : pathlib.Path
-        The acquisition; where its own name is taken, that of its folder is put in front.
+        The acquisition, or a ground truth without one, which is named without the words at its end
+        that call it one; where that is taken, it has its own name, and where this is, too, that of
+        its folder is put in front.
     taken : set of str
         Names in use, in lower case; the new one is added.
     """
-    own = _plain(stem_of(path))
+    stem = stem_of(path)
+    own, short = _plain(stem), _plain(_without_truth(stem))
     longer = f"{_plain(path.parent.name)}-{own}".strip("-._")
-    candidates = [own[:_LONGEST], longer[:_LONGEST]]
+    candidates = [short[:_LONGEST], own[:_LONGEST], longer[:_LONGEST]]
     for number in range(2, len(taken) + 3):
         end = f"-{number}"
         candidates.append(longer[: _LONGEST - len(end)] + end)
     name = next(name for name in candidates if name and name.lower() not in taken)
     taken.add(name.lower())
     return name
+
+
+def _without_truth(stem: str) -> str:
+    """Return a name without the last word, or two, that call it a ground truth."""
+    words = [word for word in re.finditer(r"[^\s_.\-]+", stem)]
+    for count in (2, 1):
+        kept, last = words[:-count], words[-count:]
+        if "".join(word[0].casefold() for word in last) in _TRUTH:
+            return stem[: kept[-1].end()] if kept else stem
+    return stem
 
 
 def _plain(text: str) -> str:
