@@ -53,11 +53,11 @@ def main(sheet: Path, output: Path) -> str:
     found = collect_mean_images(sheet)
     count, channels = found.images.shape[:2]
     if count < FEWEST_ACQUISITIONS:
-        raise InputError(
+        too_few = (
             f"{sheet}: {count} acquisitions are too few to tell the light from the samples; list "
-            f"at least {FEWEST_ACQUISITIONS}, better many more, or record an even sample\n"
-            + list_left_out(found.left_out)
+            f"at least {FEWEST_ACQUISITIONS}, better many more, or record an even sample"
         )
+        raise InputError("\n".join([too_few, *_list_left_out(found)]))
     shadings = [estimate_shading(found.images[:, c]) for c in range(channels)]
     picture = output.with_suffix(".png")
     figure = draw_shading(shadings, found.images.mean(axis=0), found.size)
@@ -84,7 +84,11 @@ def _describe_sheet(sheet: Path, found: MeanImages) -> list[str]:
     count, channels = found.images.shape[:2]
     text = f"{sheet}: {count} acquisitions of {found.size[0]} x {found.size[1]} pixels (y, x)"
     text += f" and {channels} channels" if channels > 1 else ""
-    return [text, list_left_out(found.left_out)] if found.left_out else [text]
+    return [text, *_list_left_out(found)]
+
+
+def _list_left_out(found: MeanImages) -> list[str]:
+    return [list_left_out(found.left_out)] if found.left_out else []
 
 
 def _even_channels(shadings: Sequence[Shading]) -> list[str]:

@@ -98,6 +98,8 @@ def test_what_does_not_fit_is_named_and_left_out(facility):
 def test_too_few_are_an_error_that_names_those_left_out(facility):
     for _ in range(7):
         facility.add()
+    with pytest.raises(InputError, match=r"7 acquisitions are too few .* an even sample\Z"):
+        estimate(facility)
     facility.add(sample="unknown", offset="")
     with pytest.raises(
         InputError, match=r"(?s)7 acquisitions are too few .*1 left out:\n  unknown"
