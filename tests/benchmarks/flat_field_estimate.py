@@ -29,7 +29,7 @@ _PIXELS = 64
 def moved(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Mirror and move a volume at random along y and x."""
     volume = np.flip(volume, [axis for axis in (1, 2) if rng.random() < 0.5])
-    return np.roll(volume, rng.integers(0, SHAPE[1:]), (1, 2))
+    return np.roll(volume, rng.integers(0, volume.shape[1:]), (1, 2))
 
 
 def mean_images(
