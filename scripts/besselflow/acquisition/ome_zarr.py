@@ -14,12 +14,11 @@ import numpy as np
 import zarr
 
 from besselflow.acquisition.model import Acquisition
-from besselflow.acquisition.units import is_length, position_um, size_um
+from besselflow.acquisition.units import is_length, position_um, size_um, time_s
 from besselflow.decoding import COPY_AGAIN, open_explained
 from besselflow.errors import InputError
 
 FORMAT = "OME-Zarr"
-_SECONDS = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0}
 _LAYOUT = "bioformats2raw.layout"
 _MOST_NAMED = 5
 _METADATA = ("zarr.json", ".zgroup", ".zattrs")
@@ -196,6 +195,5 @@ def _times(
     by_name: dict[str, tuple[dict[str, Any], float, float]], count: int
 ) -> tuple[float, ...]:
     axis, scale, _ = by_name.get("T", ({"unit": None}, 1.0, 0.0))
-    factor = _SECONDS.get(axis["unit"])
-    known = factor is not None and np.isfinite(scale)
-    return tuple(float(factor * scale * t) for t in range(count)) if known and count > 1 else ()
+    step = time_s(scale, axis["unit"])
+    return tuple(step * t for t in range(count)) if step is not None and count > 1 else ()
