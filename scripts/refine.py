@@ -6,7 +6,6 @@ samples is the uncertainty. How far it is followed, `safeguard.py` decides.
 """
 
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from besselflow.diffusion.prior import load_prior
 from besselflow.diffusion.sampling import RefinementProblem, sample_posterior
 from besselflow.job import run_script
 from besselflow.noise import pixel_variance, unknown
-from besselflow.store import UnitWriter, open_projections, open_units
+from besselflow.store import UnitWriter, open_projections, open_units, remove
 from besselflow.tiling import list_units, unit_shape, units_of_shard
 
 
@@ -56,7 +55,7 @@ def main(
     threads : int
         Threads on the CPU.
     units_path : path
-        Unit store to write.
+        Unit store to write. Checkpoints lie beside it until it is complete.
     compiled : bool
         Whether to compile the network.
     """
@@ -69,9 +68,9 @@ def main(
     if compiled:
         compile_network(prior.denoiser.unet)
     size = unit_shape(units, measured.grid.n_slices)
+    checkpoints = Path(units_path).with_suffix(".checkpoints")
     with UnitWriter(units_path, mine, size, names=("volume", "std", "sample")) as writer:
         for number, unit in enumerate(mine, start=1):
-            started = time.monotonic()
             scale = measured.attributes["scale"][unit.t][unit.c]
             model = SpectralModel.from_record(spectral.records[unit.index])
             mean = np.asarray(spectral.arrays["volume"][unit.index])
@@ -100,13 +99,14 @@ def main(
                 shown=relative(shown),
             )
             label = "sampling" if len(mine) == 1 else f"sampling unit {number} of {len(mine)}"
-            found = sample_posterior(problem, prior, settings, seed + unit.index, device, label)
-            record = found.record | {
-                "seconds": time.monotonic() - started,
-                "hardware": describe_device(device),
-            }
+            checkpoint = checkpoints / f"unit-{unit.index}.pt"
+            found = sample_posterior(
+                problem, prior, settings, seed + unit.index, device, label, checkpoint
+            )
+            record = found.record | {"hardware": describe_device(device)}
             arrays = {name: getattr(found, name) * scale for name in ("std", "sample")}
             writer.write(unit, record, volume=found.mean * scale, **arrays)
+    remove(checkpoints)
 
 
 if __name__ == "__main__":

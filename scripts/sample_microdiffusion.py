@@ -5,7 +5,6 @@ condition of the nearest acquired projection and of its depth. Nothing makes the
 the projections, or with each other.
 """
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from besselflow.job import run_script
 from besselflow.microdiffusion.images import smooth_neighbours, to_intensity, to_range
 from besselflow.microdiffusion.sampling import SlicesProblem, sample_slices
 from besselflow.microdiffusion.training import load_network
-from besselflow.store import UnitWriter, open_projections, open_units
+from besselflow.store import UnitWriter, open_projections, open_units, remove
 from besselflow.tiling import list_units, unit_shape, units_of_shard
 
 
@@ -52,7 +51,7 @@ def main(
     threads : int
         Threads on the CPU.
     units_path : path
-        Unit store to write.
+        Unit store to write. Checkpoints lie beside it until it is complete.
     """
     measured = open_projections(projections)
     inr = open_units([inr_units])
@@ -61,9 +60,9 @@ def main(
     device = select_device(threads)
     trained = load_network(network_path, device)
     size = unit_shape(units, measured.grid.n_slices)
+    checkpoints = Path(units_path).with_suffix(".checkpoints")
     with UnitWriter(units_path, mine, size) as writer:
         for number, unit in enumerate(mine, start=1):
-            started = time.monotonic()
             scale = measured.attributes["scale"][unit.t][unit.c]
             volume = np.asarray(inr.arrays["volume"][unit.index])
             if settings.neighbour_average:
@@ -76,15 +75,21 @@ def main(
             )
             label = "sampling" if len(mine) == 1 else f"sampling unit {number} of {len(mine)}"
             slices, record = sample_slices(
-                problem, trained.network, settings, seed + unit.index, device, label
+                problem,
+                trained.network,
+                settings,
+                seed + unit.index,
+                device,
+                label,
+                checkpoints / f"unit-{unit.index}.pt",
             )
             record["trained_on"] = trained.info["projections"]
             record["training_steps"] = trained.info["steps"]
             if unit.index == 0:
                 record["curve"] = trained.info["curve"]
-            record["seconds"] = time.monotonic() - started
             record["hardware"] = describe_device(device)
             writer.write(unit, record, volume=to_intensity(slices, scale))
+    remove(checkpoints)
 
 
 if __name__ == "__main__":

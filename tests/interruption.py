@@ -9,15 +9,18 @@ class Interrupted(Exception):
     """Stands for the kill of a job."""
 
 
-def interrupt(done_at, work):
-    """Do some work until its progress reaches a step, of which no checkpoint is left."""
+def interrupt(done_at, work, module=optimisation):
+    """Do some work until its progress reaches a step, of which no checkpoint is left.
 
-    class Bomb(optimisation.Progress):
+    The module is that of the loop whose progress is meant.
+    """
+
+    class Bomb(module.Progress):
         def update(self, done, detail=""):
             if done >= done_at:
                 raise Interrupted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimisation, "Progress", Bomb)
+        patch.setattr(module, "Progress", Bomb)
         with pytest.raises(Interrupted):
             work()

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from besselflow.config import Microdiffusion
 from besselflow.inr.columns import NEIGHBOUR_WEIGHTS
+from besselflow.microdiffusion import sampling
 from besselflow.microdiffusion.images import (
     nearest_projections,
     smooth_neighbours,
@@ -312,6 +314,42 @@ def test_equal_seeds_sample_equal_slices(problem, monkeypatch):
     # How many slices go through the network at once is a matter of memory alone.
     monkeypatch.setattr("besselflow.microdiffusion.sampling._PIXELS_AT_ONCE", 2 * 14 * 12)
     np.testing.assert_allclose(sample_slices(problem, network, TINY, 4, CPU)[0], first, atol=1e-4)
+
+
+@pytest.mark.parametrize("done_at", [2, 7, 10])
+def test_resumed_sampling_is_the_undisturbed_one(problem, tmp_path, caplog, done_at):
+    network, calls = shuffled(build_network(TINY)), []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    draw = lambda path: sample_slices(  # noqa: E731
+        problem, network, TINY, 4, CPU, "sampling", path
+    )
+    expected, _ = draw(None)
+    path = tmp_path / "unit.pt"
+    interrupt(done_at, lambda: draw(path), sampling)
+    calls.clear()
+    with caplog.at_level(logging.INFO, "besselflow"):
+        found, _ = draw(path)
+    assert f"resuming from {path} at step {done_at - 1}" in caplog.messages
+    assert np.array_equal(found, expected)
+    # Two evaluations at each of the levels that were left.
+    assert len(calls) == 2 * (TINY.sampling_steps - done_at + 1)
+    calls.clear()
+    assert np.array_equal(draw(path)[0], expected) and not calls, "what is finished stays so"
+
+
+@pytest.mark.parametrize("changed", ["seed", "inr", "weights", "guidance"])
+def test_checkpoint_of_other_slices_is_not_resumed_from(problem, tmp_path, caplog, changed):
+    network, path = shuffled(build_network(TINY)), tmp_path / "unit.pt"
+    sample_slices(problem, network, TINY, 4, CPU, "sampling", path)
+    settings = with_values(TINY, guidance=0.3) if changed == "guidance" else TINY
+    other = replace(problem, inr=-problem.inr) if changed == "inr" else problem
+    network = shuffled(network, seed=1) if changed == "weights" else network
+    seed = 5 if changed == "seed" else 4
+    with caplog.at_level(logging.INFO, "besselflow"):
+        found, _ = sample_slices(other, network, settings, seed, CPU, "sampling", path)
+    assert "other settings or data; starting over" in caplog.text
+    fresh, _ = sample_slices(other, network, settings, seed, CPU)
+    assert np.array_equal(found, fresh)
 
 
 def test_without_inr_nothing_depends_on_it(problem):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +52,52 @@ def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
         return None
     logger.info("resuming from %s at step %d", path, state["step"])
     return state
+
+
+@dataclass
+class Keeper:
+    """Keeps what a long computation has done, so that a rerun need not do it again.
+
+    Attributes
+    ----------
+    path : pathlib.Path or None
+        File to resume from, and to write to; None keeps nothing.
+    fingerprint : str
+        Identifies settings and data; a checkpoint with another one is not resumed from.
+    checkpoint_seconds : float
+        Seconds between two checkpoints.
+    """
+
+    path: Path | None
+    fingerprint: str
+    checkpoint_seconds: float
+    _started: float = field(default_factory=time.monotonic, init=False)
+    _saved: float = field(default_factory=time.monotonic, init=False)
+    _before: float = field(default=0.0, init=False)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return what was kept, or None where there is nothing to resume from."""
+        state = load_checkpoint(self.path, self.fingerprint) if self.path else None
+        self._before = 0.0 if state is None else state["seconds"]
+        return state
+
+    def save(self, state: Mapping[str, Any], finished: bool) -> None:
+        """Keep a state, if the last is old enough; and the finished one, which other work follows.
+
+        Parameters
+        ----------
+        state : mapping
+            What to keep: ``step``, and other plain values and tensors.
+        finished : bool
+            Whether nothing is left to do.
+        """
+        now = time.monotonic()
+        if self.path is None or not (finished or now - self._saved > self.checkpoint_seconds):
+            return
+        self._saved = now
+        save_checkpoint(self.path, self.fingerprint, {**state, "seconds": self.seconds})
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, earlier runs included."""
+        return self._before + time.monotonic() - self._started

@@ -24,18 +24,22 @@ kept, as large as the calibration says, and made to agree with the data once mor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from besselflow.batches import batch_size, in_batches, in_tiles, tile_size
+from besselflow.checkpoint import Keeper
 from besselflow.config import Refine
 from besselflow.diffusion.blocks import Block, blend_window, lay_blocks
 from besselflow.diffusion.calibration import spread_of
 from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, DiffusionPrior
+from besselflow.fingerprint import fingerprint
 from besselflow.job import Progress
 from besselflow.projection import AxialProjection
 from besselflow.tiling import margined_spans
@@ -46,6 +50,8 @@ _LAST_NOISE = 0.005
 _PIXELS_AT_ONCE = 4 * 128 * 128
 # The features of all levels of the default network, roughly.
 _BYTES_PER_PIXEL = 4096
+_CHECKPOINT_SECONDS = 30.0
+_VOLUMES = ("blind", "state", "first", "total", "squares")
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,21 @@ class RefinementProblem:
     masked: np.ndarray | None = None
     saturated: np.ndarray | None = None
     shown: np.ndarray | None = None
+
+    def identity(self, prior: DiffusionPrior, settings: Refine, seed: int) -> str:
+        """Return what tells the samples of this problem from all others."""
+        lateral = self.operator.lateral
+        return fingerprint(
+            settings.model_dump(exclude={"trust"}),
+            seed,
+            self.noise,
+            *(self.inr, self.spectral, self.projections, self.variance),
+            *(self.masked, self.saturated, self.shown),
+            *(self.operator.matrix, None if lateral is None else lateral.kernel),
+            *(self.positions_um, self.centres_um),
+            *(prior.denoiser.inr_error, prior.error_levels, prior.errors),
+            *(weights.cpu().numpy() for weights in prior.denoiser.state_dict().values()),
+        )
 
 
 @dataclass(frozen=True)
@@ -237,6 +258,76 @@ class DenoisedUnit:
         return math.sqrt(max(excess, 0.0) / gain)
 
 
+@dataclass
+class _Drawn:
+    """What was drawn so far.
+
+    Attributes
+    ----------
+    step : int
+        Steps of all samples together that were taken.
+    blind : torch.Tensor, shape (Z, Y, X)
+        The first estimate.
+    state, first, total, squares : torch.Tensor, shape (Z, Y, X)
+        State of the sample that is being drawn, the first that was, and sums over all that were.
+    error : float
+        What the last estimate was trusted with.
+    generator : torch.Generator
+        Of the noise.
+    """
+
+    step: int
+    blind: torch.Tensor
+    state: torch.Tensor
+    first: torch.Tensor
+    total: torch.Tensor
+    squares: torch.Tensor
+    error: float
+    generator: torch.Generator
+
+    @classmethod
+    def begin(cls, unit: DenoisedUnit) -> _Drawn:
+        """Make the first estimate, and no sample."""
+        nothing = [torch.zeros_like(unit.inr) for _ in range(4)]
+        return cls(0, unit.blind(), *nothing, 0.0, torch.Generator(unit.device))
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any], device: torch.device) -> _Drawn:
+        """Go on from what `state_dict` gave."""
+        generator = torch.Generator(device)
+        generator.set_state(kept["generator"])
+        volumes = (kept[name].to(device) for name in _VOLUMES)
+        return cls(kept["step"], *volumes, kept["error"], generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        volumes = {name: getattr(self, name) for name in _VOLUMES}
+        state = {"step": self.step, "error": self.error, "generator": self.generator.get_state()}
+        return state | volumes
+
+    def take_step(
+        self, unit: DenoisedUnit, prior: DiffusionPrior, sigmas: Sequence[float], seed: int
+    ) -> None:
+        """Start a sample or go on with it, from one of the noise levels to the next or the end."""
+        number, index = divmod(self.step, len(sigmas))
+        sigma, shape = sigmas[index], unit.inr.shape
+        draw = lambda: torch.randn(shape, generator=self.generator, device=unit.device)  # noqa: E731
+        if index == 0:
+            self.generator.manual_seed((seed << 16) + number)
+            self.state = self.blind + sigma * draw()
+        estimate, self.error = unit.agree(unit.denoise(self.state, sigma), prior.error_at(sigma))
+        if index + 1 < len(sigmas):
+            following = sigmas[index + 1]
+            fresh = following * math.sqrt(1 - (following / sigma) ** 2)
+            kept = math.sqrt(following**2 - fresh**2)
+            self.state = estimate + (kept / sigma) * (self.state - estimate) + fresh * draw()
+        else:
+            self.first = estimate.clone() if number == 0 else self.first
+            self.total += estimate
+            self.squares += estimate.square()
+        self.step += 1
+
+
 @torch.no_grad()
 def sample_posterior(
     problem: RefinementProblem,
@@ -245,6 +336,7 @@ def sample_posterior(
     seed: int,
     device: torch.device,
     label: str = "sampling",
+    checkpoint: Path | None = None,
 ) -> Posterior:
     """Draw posterior samples of one unit and return their mean and spread.
 
@@ -262,29 +354,24 @@ def sample_posterior(
         Where to compute.
     label : str
         What the progress lines call the work.
+    checkpoint : pathlib.Path or None
+        File to resume from, and to write to now and then and at the end.
     """
+    identity = problem.identity(prior, settings, seed) if checkpoint else ""
+    keeper = Keeper(checkpoint, identity, _CHECKPOINT_SECONDS)
+    kept = keeper.load()
     unit = DenoisedUnit(problem, prior.denoiser, device)
     sigmas = noise_levels(settings.evaluations - 1)
-    progress = Progress(label, settings.samples * len(sigmas) + len(VIEWS))
-    blind = unit.blind()
-    mean, error = unit.agree(blind, prior.error_at(BLIND))
-    total, squares = torch.zeros_like(unit.inr), torch.zeros_like(unit.inr)
-    first, last_error = None, error
-    for number in range(settings.samples):
-        generator = torch.Generator(device).manual_seed((seed << 16) + number)
-        draw = lambda g=generator: torch.randn(unit.inr.shape, generator=g, device=device)  # noqa: E731
-        state = blind + sigmas[0] * draw()
-        for index, sigma in enumerate(sigmas):
-            estimate, last_error = unit.agree(unit.denoise(state, sigma), prior.error_at(sigma))
-            if index + 1 < len(sigmas):
-                following = sigmas[index + 1]
-                fresh = following * math.sqrt(1 - (following / sigma) ** 2)
-                kept = math.sqrt(following**2 - fresh**2)
-                state = estimate + (kept / sigma) * (state - estimate) + fresh * draw()
-            progress.update(len(VIEWS) + number * len(sigmas) + index + 1)
-        first = estimate.clone() if first is None else first
-        total += estimate
-        squares += estimate.square()
+    steps = settings.samples * len(sigmas)
+    drawn = _Drawn.begin(unit) if kept is None else _Drawn.restored(kept, device)
+    done = 0 if kept is None else len(VIEWS) + drawn.step
+    progress = Progress(label, len(VIEWS) + steps, done)
+    mean, error = unit.agree(drawn.blind, prior.error_at(BLIND))
+    while drawn.step < steps:
+        drawn.take_step(unit, prior, sigmas, seed)
+        progress.update(len(VIEWS) + drawn.step)
+        keeper.save(drawn.state_dict(), finished=drawn.step == steps)
+    total, squares, first = drawn.total, drawn.squares, drawn.first
     count = settings.samples
     variance = (squares / count - (total / count).square()).clamp(min=0)
     spread = spread_of((variance * count / max(count - 1, 1)).cpu().numpy())
@@ -293,7 +380,8 @@ def sample_posterior(
         "samples": count,
         "assumed_error": error,
         "training_error": prior.error_at(BLIND),
-        "assumed_error_of_a_sample": last_error,
+        "assumed_error_of_a_sample": drawn.error,
+        "seconds": keeper.seconds,
     }
     deviation = first - mean
     if count > 1:

@@ -14,13 +14,16 @@ not by the ground truth.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from besselflow.batches import batch_size, in_batches
+from besselflow.checkpoint import Keeper
 from besselflow.config import Microdiffusion
+from besselflow.fingerprint import fingerprint
 from besselflow.job import Progress
 from besselflow.microdiffusion.images import nearest_projections
 from besselflow.microdiffusion.network import ConditionalUnet
@@ -51,6 +54,15 @@ class SlicesProblem:
     positions_um: np.ndarray
     centres_um: np.ndarray
 
+    def identity(self, network: ConditionalUnet, settings: Microdiffusion, seed: int) -> str:
+        """Return what tells the slices that are sampled of this problem from all others."""
+        return fingerprint(
+            settings.model_dump(exclude={"checkpoint_seconds"}),
+            seed,
+            *(self.inr, self.projections, self.positions_um, self.centres_um),
+            *(weights.cpu().numpy() for weights in network.state_dict().values()),
+        )
+
 
 @torch.no_grad()
 def sample_slices(
@@ -60,6 +72,7 @@ def sample_slices(
     seed: int,
     device: torch.device,
     label: str = "sampling",
+    checkpoint: Path | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Sample every slice of a unit once.
 
@@ -77,6 +90,8 @@ def sample_slices(
         Where to compute.
     label : str
         What the progress lines call it.
+    checkpoint : pathlib.Path or None
+        File to resume from, and to write to now and then and at the end.
 
     Returns
     -------
@@ -89,11 +104,16 @@ def sample_slices(
     inr = torch.as_tensor(problem.inr, device=device)
     condition = _conditions(problem, network, device)
     guided = settings.guidance > 0 and network.condition_size > 0
+    identity = problem.identity(network, settings, seed) if checkpoint else ""
+    keeper = Keeper(checkpoint, identity, settings.checkpoint_seconds)
+    kept = keeper.load()
     generator = torch.Generator().manual_seed(seed << 16)
     draw = lambda: torch.randn(problem.inr.shape, generator=generator).to(device)  # noqa: E731
-    progress = Progress(label, len(levels))
-    state = draw()
-    for number, level in enumerate(levels, start=1):
+    done, state = (0, draw()) if kept is None else (kept["step"], kept["state"].to(device))
+    if kept is not None:
+        generator.set_state(kept["generator"])
+    progress = Progress(label, len(levels), done)
+    for number, level in list(enumerate(levels, start=1))[done:]:
         state = interpolate_states(state, inr, settings.inr_weight)
         estimate = _estimate_noise(
             network, state, level, condition, settings.guidance if guided else 0.0
@@ -104,7 +124,10 @@ def sample_slices(
         fresh = draw() if noisy else torch.zeros_like(state)
         state = schedule.step(state, estimate, level, following, settings.eta, fresh)
         progress.update(number)
+        found = {"step": number, "state": state, "generator": generator.get_state()}
+        keeper.save(found, finished=number == len(levels))
     record = {
+        "seconds": keeper.seconds,
         "evaluations": len(levels) * (2 if guided else 1),
         "inr_weight": settings.inr_weight,
         "inr_training": settings.inr_training,
