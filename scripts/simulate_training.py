@@ -10,8 +10,10 @@ imaged through the beam (after Weigert et al., Isotropic reconstruction of 3D fl
 microscopy images using convolutional neural networks, MICCAI 2017).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +28,7 @@ from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.simulation import simulate_acquisition
 from besselflow.fingerprint import fingerprint, seed_of
 from besselflow.job import logger, run_script
+from besselflow.landmarks import landmarks, some_of
 from besselflow.phantoms import PHANTOMS, draw_phantom
 from besselflow.store import atomic_path, open_projections, open_units, remove
 from besselflow.tiling import list_units
@@ -33,6 +36,8 @@ from besselflow.tiling import list_units
 _PHANTOM_SHAPE = (64, 96, 96)
 _PHANTOM_SEED = 1_000_000
 _SIZE_TOLERANCE = 0.01
+# Of a part that is a hundredth of a volume, a few of so many landmarks are found.
+_LANDMARKS = 1024
 # For a prior of any beam: voxel sizes of its phantoms, and standard deviations of a lateral blur.
 _ANY_VOXEL_UM = (0.5, 1.2)
 _LARGEST_BLUR, _BLUR_ALONG_Z = 1.2, 1.5
@@ -58,6 +63,29 @@ class TrainingStack:
     path: Path
     voxel_size_um: tuple[float, float, float]
     offset: float | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What tells where a training volume is from, whatever became of its voxels.
+
+    Attributes
+    ----------
+    digest : str
+        Identifies the voxels in the file; empty where there is none.
+    landmarks : numpy.ndarray of uint64, shape (n,)
+        Some of its landmarks.
+    """
+
+    digest: str = ""
+    landmarks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+
+    @classmethod
+    def of(cls, counts: np.ndarray) -> Origin:
+        """Describe the voxels (Z, Y, X) of a file."""
+        return cls(
+            fingerprint(counts.astype(np.float32)), some_of(map(landmarks, counts), _LANDMARKS)
+        )
 
 
 @dataclass(frozen=True)
@@ -117,49 +145,50 @@ def main(
     checkpoint = folder.with_name(f"{folder.name}.checkpoint.pt")
     with atomic_path(folder) as temporary:
         Path(temporary).mkdir()
-        for name, (volume, digest) in training_volumes(source, geometry, seed).items():
+        for name, (volume, origin) in training_volumes(source, geometry, seed).items():
             own = seed_of(seed, name)
             beam = geometry or Geometry.any(np.random.default_rng(own))
             logger.info("imaging %s with a beam of %.3g um", name, beam.profile.fwhm_um)
             found = simulate_acquisition(
                 volume, beam, own, spectral, inr, checkpoint, device, f"fit of {name}"
             )
-            replace(found, digest=digest).save(Path(temporary) / f"{name}.npz")
+            found = replace(found, digest=origin.digest, landmarks=origin.landmarks)
+            found.save(Path(temporary) / f"{name}.npz")
     remove(checkpoint)
 
 
 def training_volumes(
     source: TrainingStack | OwnVolume | int, geometry: Geometry | None, seed: int
-) -> dict[str, tuple[np.ndarray, str]]:
+) -> dict[str, tuple[np.ndarray, Origin]]:
     """Read one volume per channel, on the voxels of the geometry; or draw a phantom.
 
     Returns
     -------
     dict
-        Name -> (Z, Y, X) float32 intensities above background, and what identifies the voxels in
-        the file (empty where there is none). Of a time series, the first time point of a stack, and
-        the middle one of a sample's own volume.
+        Name -> (Z, Y, X) float32 intensities above background, and where they are from. Of a time
+        series, the first time point of a stack, and the middle one of a sample's own volume.
     """
     if isinstance(source, int):
         kind, number = list(PHANTOMS)[source % len(PHANTOMS)], _PHANTOM_SEED + 1000 * seed + source
-        return {f"phantom {kind} {number}": (_phantom(kind, number, geometry), "")}
+        return {f"phantom {kind} {number}": (_phantom(kind, number, geometry), Origin())}
     if isinstance(source, OwnVolume):
         return _own_volumes(source, geometry.voxel_size_um)
     data = open_acquisition(source.path).data[0]
     volumes = {}
     for channel in range(data.shape[0]):
-        volume = np.asarray(counts_to_intensity(data[channel], source.offset, None))
+        counts = np.asarray(data[channel])
+        volume = np.asarray(counts_to_intensity(counts, source.offset, None))
         name = source.name if data.shape[0] == 1 else f"{source.name} channel {channel}"
         volumes[name] = (
             _resampled(volume, source.voxel_size_um, geometry.voxel_size_um),
-            fingerprint(np.asarray(data[channel], np.float32)),
+            Origin.of(counts),
         )
     return volumes
 
 
 def _own_volumes(
     source: OwnVolume, voxel_size_um: tuple[float, float, float]
-) -> dict[str, tuple[np.ndarray, str]]:
+) -> dict[str, tuple[np.ndarray, Origin]]:
     """Read the middle tile of every channel, and turn it so that a lateral axis becomes z."""
     measured = open_projections(source.projections)
     times, channels = measured.data.shape[:2]
@@ -174,7 +203,7 @@ def _own_volumes(
         name = f"{source.name} (its own INR along {source.axis})"
         if channels > 1:
             name += f" channel {channel}"
-        volumes[name] = _resampled(np.swapaxes(volume, 0, turn), own, voxel_size_um), ""
+        volumes[name] = _resampled(np.swapaxes(volume, 0, turn), own, voxel_size_um), Origin()
     return volumes
 
 

@@ -282,10 +282,44 @@ def test_copy_of_a_left_out_sample_is_found(lab):
     assert set(lab.check(lab.test, lab.train).rejected) == {"a", "t"}
 
 
-def test_almost_equal_volumes_pass(lab):
-    almost = volume(1)
-    almost[0, 0, 0] += 1
-    write_tiff(lab.folder / "t.tif", almost)
+PARTS = {
+    "almost all": lambda v: np.where(np.arange(v.size).reshape(v.shape) == 0, 1, v),
+    "some slices": lambda v: v[2:18],
+    "turned to another type": lambda v: v[3:].astype(np.float32) - 90,
+    "larger": lambda v: np.pad(v, ((1, 3), (5, 2), (11, 0))),
+    "beside it": lambda v: np.concatenate([v[:, :, -20:], volume(5)], axis=2),
+    "some channels": lambda v: np.stack([volume(5), v]),
+}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_training_on_a_part_of_the_tested_voxels(lab, part):
+    changed = part(volume(1)).astype(np.float32)
+    write_tiff(lab.folder / "t.tif", changed, metadata={"axes": "CZYX"[-changed.ndim :]})
+    checked = lab.check(lab.test, lab.train)
+    (problem,) = checked.rejected["t"]
+    assert (problem.column, problem.row) == ("ground_truth", 3)
+    assert 'shares voxels with the ground truth of the test sample "a"' in problem.message
+    assert "a part of this one that does not overlap it" in problem.remedy
+    assert [sample.name for sample in checked.tests] == ["a"] and not checked.compared
+
+
+def test_training_on_neighbouring_voxels(lab):
+    """What was cut out of the same stack may be learnt from, unless both hold the same voxels."""
+    stack = volume(1, (Z, 32, 72))
+    write_tiff(lab.folder / "a_truth.tif", stack[:, :, :36])
+    write_tiff(lab.folder / "t.tif", stack[:, :, 36:])
+    checked = lab.check(lab.test, lab.train)
+    assert checked.rejected == {} and len(checked.compared) == 1
+
+
+def test_samples_of_almost_nothing_are_no_parts_of_each_other(lab):
+    """Single photons, and saturated or empty slices, look alike everywhere."""
+    rng = np.random.default_rng(0)
+    for name in ("a_truth.tif", "t.tif"):
+        few = rng.poisson(0.2, (Z, 32, 36)).astype(np.uint16)
+        few[5:9] = 65535
+        write_tiff(lab.folder / name, few)
     assert lab.check(lab.test, lab.train).rejected == {}
 
 

@@ -17,6 +17,7 @@ from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE
 from besselflow.diffusion.training import TrainingBlocks, train_prior
 from besselflow.errors import InputError
+from besselflow.landmarks import decode
 from interruption import interrupt
 from tiny_priors import tiny_denoiser, toy_acquisition
 
@@ -321,6 +322,18 @@ def test_facts_of_a_training(trained, acquisitions):
     assert info["inr_error"] == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-5)
     assert info["spectral_error"] > info["inr_error"] == denoiser.inr_error
     assert not denoiser.training
+
+
+def test_what_tells_a_leak_stays_with_the_prior(acquisitions, tmp_path):
+    marks = np.array([3, 2**63 + 5], np.uint64)
+    known = {
+        "a": acquisitions["a"],
+        "b": replace(acquisitions["b"], digest="abc", landmarks=marks),
+    }
+    short = TINY.model_copy(update={"steps": 1})
+    _, info = train_prior(known, short, 3, tmp_path / "c.pt", CPU)
+    assert info["digests"] == {"b": "abc"} and list(info["landmarks"]) == ["b"]
+    np.testing.assert_array_equal(decode(info["landmarks"]["b"]), marks)
 
 
 def test_a_perfect_inr_divides_nothing_by_zero(acquisitions, tmp_path):

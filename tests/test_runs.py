@@ -5,11 +5,12 @@ import pytest
 import tifffile
 
 import estimate_shading
-from besselflow import runs
+from besselflow import copies, runs
 from besselflow.beam import box_profile
 from besselflow.diffusion.geometry import Geometry
 from besselflow.errors import InputError, ProblemsError
 from besselflow.failures import Failure
+from besselflow.landmarks import encode
 from besselflow.placeholders import placeholder_in
 from besselflow.runs import SHIPPED_PRIOR, Run
 from simulate_training import TrainingStack, training_volumes
@@ -140,6 +141,25 @@ def test_distance_of_the_slices_by_default(facility):
     assert run.trains["t"].voxel_size_um == (1.0, 0.5, 0.5)
 
 
+def test_training_volumes_are_searched_once(facility, monkeypatch):
+    facility.write_tiff("truth.tif", 18, 8)
+    facility.write_sheet(truth="truth.tif")
+    read, sliced = [], copies._learnt_slices
+    monkeypatch.setattr(copies, "_learnt_slices", lambda path: [read.append(path)] and sliced(path))
+    first = facility.prepare()
+    assert set(first.trains) == {"t"} and len(read) == 1
+    first.remember_exclusions()
+    assert set(facility.prepare().trains) == {"t"} and len(read) == 1
+    # Another ground truth, and it is searched again: this one was cut out of it.
+    part = tifffile.imread(facility.folder / "t.tif")[:12]
+    tifffile.imwrite(facility.folder / "truth.tif", part, photometric="minisblack")
+    (facility.folder / "stage.csv").write_text("projection,z_um\n0,2.5\n1,6.5\n2,9.5\n")
+    found = facility.prepare()
+    assert len(read) == 2 and not found.trains
+    (text,) = found.rejected["t"]
+    assert 'shares voxels with the ground truth of the test sample "a"' in text
+
+
 def test_samples_of_one_setup_share_a_prior(facility):
     run = facility.prepare()
     geometry = run.geometry_of("a")
@@ -203,17 +223,33 @@ def test_file_that_is_no_prior_is_named_before_anything_runs(facility):
         facility.with_prior(weights=str(facility.folder / "t.tif"))
 
 
-@pytest.mark.parametrize("learnt", ["its file", "other byte order", "other voxels"])
+LEARNT = ["its file", "other byte order", "other voxels", "a part of it", "more than it"]
+
+
+@pytest.mark.parametrize("learnt", LEARNT)
 def test_prior_that_has_learnt_from_a_ground_truth_is_refused(facility, learnt):
     seed, order = (7 if learnt == "other voxels" else 8), (">" if "order" in learnt else "<")
     facility.write_tiff("truth.tif", 18, 8)
     facility.write_tiff("elsewhere.tif", 18, seed, byteorder=order)
+    counts = tifffile.imread(facility.folder / "truth.tif")
+    if learnt == "a part of it":
+        # Saved anew, of another type, and without the offset.
+        tifffile.imwrite(facility.folder / "elsewhere.tif", counts[9:, 7:, :25].astype("f4") - 90)
+    elif learnt == "more than it":
+        wider = np.random.default_rng(1).integers(90, 900, (24, 64, 48)).astype(np.uint16)
+        wider[3:21, 30:62, 9:41] = counts
+        tifffile.imwrite(facility.folder / "elsewhere.tif", wider, photometric="minisblack")
     facility.write_sheet(truth="truth.tif")
     voxel = (1.0, 0.5, 0.5)
     stack = TrainingStack("some mouse", facility.folder / "elsewhere.tif", voxel, None)
     geometry = facility.prepare().geometry_of("a")
-    digests = {name: known for name, (_, known) in training_volumes(stack, geometry, 0).items()}
-    prior = write_tiny_prior(facility.folder / "abc.safetensors", digests=digests)
+    ((_, origin),) = training_volumes(stack, geometry, 0).values()
+    known = {"some mouse": encode(origin.landmarks)}
+    prior = write_tiny_prior(
+        facility.folder / "abc.safetensors",
+        digests={"some mouse": origin.digest},
+        landmarks={} if "order" in learnt else known,
+    )
     if learnt == "other voxels":
         assert facility.with_prior(weights=str(prior)).prior_of("a") == prior
         return

@@ -13,6 +13,7 @@ from besselflow.beam import box_profile
 from besselflow.config import Inr, Spectral, Tiling
 from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.simulation import SimulatedAcquisition
+from besselflow.landmarks import landmarks
 from besselflow.projection import AxialGrid
 from besselflow.store import Projections, UnitWriter, write_projections
 from besselflow.tiling import list_units
@@ -42,9 +43,10 @@ def test_phantoms_are_drawn_by_their_number(geometry, tmp_path, monkeypatch):
     monkeypatch.setattr(simulate_training, "_PHANTOM_SHAPE", (26, 16, 16))
     volumes, beams = {}, set()
     for number in range(6):
-        ((name, (volume, digest)),) = training_volumes(number, geometry, SEED).items()
+        ((name, (volume, origin)),) = training_volumes(number, geometry, SEED).items()
         volumes[name] = volume
-        assert volume.shape == (26, 16, 16) and digest == ""
+        assert volume.shape == (26, 16, 16)
+        assert origin.digest == "" and not len(origin.landmarks)
         folder = tmp_path / f"phantom-{number}"
         main(number, geometry, Spectral(), INR, SEED, 1, folder)
         assert [path.name for path in folder.iterdir()] == [f"{name}.npz"]
@@ -74,8 +76,21 @@ def test_training_volumes_are_brought_to_the_voxels_of_the_geometry(tmp_path):
     assert volume.shape == (24, 10, 5)
     np.testing.assert_allclose(volume[:, 3, 3], np.linspace(0, 550, 24), rtol=1e-4)
     # What tells a leak is the voxels of the file, whatever becomes of them.
-    digests = [[digest for _, digest in found.values()] for found in (same, fine)]
+    digests = [[origin.digest for _, origin in found.values()] for found in (same, fine)]
     assert digests[0] == digests[1] and len({"", *digests[0]}) == 3
+
+
+def test_landmarks_are_those_of_the_file(tmp_path):
+    """Whatever becomes of its voxels; they stay with what is learnt from."""
+    counts = np.random.default_rng(0).integers(90, 900, (12, 32, 32)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "t.tif", counts, photometric="minisblack")
+    stack = TrainingStack("t", tmp_path / "t.tif", (1.0, 1.0, 1.0), 100.0)
+    main(stack, replace(GEOMETRY, voxel_size_um=(1.0, 2.0, 1.0)), Spectral(), INR, 0, 1, tmp_path)
+    found = SimulatedAcquisition.load(tmp_path / "t.npz")
+    assert found.truth.shape == (12, 16, 32)
+    expected = np.unique(np.concatenate([landmarks(image) for image in counts]))
+    assert len(expected) > 200 and found.landmarks.dtype == np.uint64
+    np.testing.assert_array_equal(found.landmarks, expected[:1024])
 
 
 def test_rows_and_numbers_become_sources(tmp_path):
@@ -114,10 +129,10 @@ def test_a_sample_is_seen_along_its_lateral_axes(tmp_path, axis, channels):
     turned = {"y": (0.5, 1.0, 0.5), "x": (0.5, 0.5, 1.0)}[axis]
     found = training_volumes(source, replace(GEOMETRY, voxel_size_um=turned), SEED)
     assert len(found) == channels
-    for channel, (name, (volume, digest)) in enumerate(found.items()):
+    for channel, (name, (volume, origin)) in enumerate(found.items()):
         expected = (11 + channel) * np.swapaxes(place, 0, {"y": 1, "x": 2}[axis])
         np.testing.assert_array_equal(volume, expected)
-        assert name.startswith(f"s (its own INR along {axis})") and digest == ""
+        assert name.startswith(f"s (its own INR along {axis})") and origin.digest == ""
     # On the voxels of the sample itself, half as many slices remain of the finer axis.
     resampled = training_volumes(source, GEOMETRY, SEED)
     for volume, _ in resampled.values():

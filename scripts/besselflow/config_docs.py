@@ -46,7 +46,11 @@ such as a column `group`, the page of all samples filters by it and compares the
 - Reserved sample names: {reserved}.
 - There must be at least one `test` sample.
 - No model learns from what it is tested on: a `train` sample whose ground truth is a file that a
-  `test` sample uses (links included), or holds the same voxels, is refused.
+  `test` sample uses (links included), or shares voxels with it, is refused, wherever these lie in
+  both and whatever was subtracted. The first start with a training volume reads it whole for this.
+  What was resampled, turned, or imaged again can't be recognised, nor an overlap of less than a
+  sixteenth of the depth of the tested volume, or of single photons. A prior that another run
+  trained (`prior.weights`) is refused in the same way.
 - A sample with a problem is left out and named, with row, column, value and remedy, on the
   terminal; the other samples go on, also where a row has a tab too few or too many. A sheet that
   can't be read as a table, or none of whose rows fits its header, stops the run.

@@ -21,6 +21,7 @@ from besselflow.errors import InputError
 from besselflow.failures import ADMISSION, Failure
 from besselflow.fingerprint import fingerprint
 from besselflow.held_out import FEWEST_PROJECTIONS, left_out_projections
+from besselflow.landmarks import Landmarks, decode
 from besselflow.placeholders import REMEDY, placeholder_in
 from besselflow.sample_sheet import Sample, read_sheet
 from besselflow.slice_spacing import with_spacing
@@ -33,6 +34,7 @@ SHIPPED_PRIOR = Path(__file__).parents[2] / "workflow" / "priors" / "phantoms.sa
 
 _MEMORY = ".exclusions.json"
 _KNOWN = ".known.json"
+_COMPARED = ".compared.json"
 _PRIORS = ("auto", "train", "own", "shipped")
 _OWN = "own-"
 _FEWEST_PHANTOMS = 12
@@ -91,6 +93,7 @@ class Run:
                 sheet,
                 flat_field,
                 None if isinstance(length, str) else length,
+                _read_json(Path(config.results) / _COMPARED, []),
             )
             rejected = {
                 name: [str(problem) for problem in problems]
@@ -104,8 +107,7 @@ class Run:
             _check_leak(prior, tests)
         else:
             checked = None
-            memory = Path(config.results) / _MEMORY
-            rejected = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
+            rejected = _read_json(Path(config.results) / _MEMORY, {})
             tests, trains = (
                 _remembered(samples, rejected, Path(config.results))
                 for samples in (sheet.tests, sheet.trains)
@@ -131,6 +133,10 @@ class Run:
             for name, sample in (self.tests | self.trains).items()
         }
         write_json(Path(self.config.results) / _KNOWN, known)
+        memory = Path(self.config.results) / _COMPARED
+        compared = sorted(self.checked.compared) if self.checked else []
+        if compared and compared != _read_json(memory, []):
+            write_json(memory, compared)
 
     def describe_rejections(self) -> str:
         """Return the text that lists all excluded samples with their problems."""
@@ -339,8 +345,7 @@ class Run:
 
 def _remembered(samples: tuple[Sample, ...], rejected: dict, results: Path) -> list[Sample]:
     """Return the samples that are not left out, with what the controlling process knows of them."""
-    memory = results / _KNOWN
-    known = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
+    known = _read_json(results / _KNOWN, {})
     found = []
     for sample in samples:
         if sample.name in rejected:
@@ -360,6 +365,10 @@ def _remembered(samples: tuple[Sample, ...], rejected: dict, results: Path) -> l
             )
         )
     return found
+
+
+def _read_json(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
 
 
 def _check_prior(chosen: str) -> None:
@@ -429,22 +438,25 @@ def _check_leak(chosen: str, tests: list[Sample]) -> None:
     if chosen in _PRIORS:
         return
     try:
-        known = json.loads(load_weights(chosen)[1]["info"]).get("digests", {})
+        info = json.loads(load_weights(chosen)[1]["info"])
+        names = {digest: name for name, digest in info.get("digests", {}).items()}
+        parts = {name: decode(text) for name, text in info.get("landmarks", {}).items()}
     except Exception as error:
         raise InputError(
             f'prior.weights in the configuration: "{chosen}" is not a prior ({error}); give the '
             "path of a .safetensors file from the folder priors of earlier results"
         ) from error
-    names = {digest: name for name, digest in known.items()}
-    for sample in tests if names else ():
+    known = Landmarks(parts)
+    for sample in tests if names or parts else ():
         if sample.ground_truth is None:
             continue
         for channel in open_acquisition(sample.ground_truth).data[0]:
-            name = names.get(fingerprint(np.asarray(channel, np.float32)))
+            volume = np.asarray(channel)
+            name = names.get(fingerprint(volume.astype(np.float32))) or known.found_in(volume)
             if name is not None:
                 raise InputError(
                     f'prior.weights in the configuration: "{chosen}" was trained on "{name}", '
-                    f"which holds the voxels of the ground truth of the test sample "
+                    f"which shares voxels with the ground truth of the test sample "
                     f'"{sample.name}" ({sample.ground_truth}), and would flatter its scores; '
                     "choose another prior, or leave out the sample"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from besselflow.checks.geometry import (
 )
 from besselflow.checks.images import check_images, check_planes
 from besselflow.checks.truth import check_origin, check_seen, check_shape
-from besselflow.copies import Print, check_copy, print_of
+from besselflow.copies import Overlaps, Print, check_copy, print_of
 from besselflow.corrections.attenuation import require_plausible
 from besselflow.corrections.flat_field import fit_to_images, read_flat_field
 from besselflow.errors import InputError, Problem
@@ -40,21 +41,27 @@ class CheckedSheet:
         voxel sizes from the files where the sheet leaves them open.
     rejected : dict of str to tuple of Problem
         Sample name (``row N`` where the row has none) -> all that is wrong with it.
+    compared : frozenset of str
+        Pairs of ground truths that share nothing, which the next check need not compare.
     """
 
     path: Path
     tests: tuple[Sample, ...]
     trains: tuple[Sample, ...]
     rejected: dict[str, tuple[Problem, ...]]
+    compared: frozenset[str] = frozenset()
 
 
 def check_samples(
-    sheet: Sheet, flat_field: str | None = None, attenuation_um: float | None = None
+    sheet: Sheet,
+    flat_field: str | None = None,
+    attenuation_um: float | None = None,
+    compared: Collection[str] = (),
 ) -> CheckedSheet:
     """Check the files of all samples, so that what can't be run is known before anything runs.
 
-    Only headers and a few planes are read, except for a training ground truth that begins to look
-    like that of a test sample.
+    Only headers and a few planes are read, except for training ground truths, which are searched
+    for parts of those of the test samples, once.
 
     Parameters
     ----------
@@ -64,6 +71,8 @@ def check_samples(
         Path of the flat field that all acquisitions are divided by, readable.
     attenuation_um : float or None
         Attenuation length that all acquisitions are corrected for.
+    compared : collection of str
+        What an earlier check found to share nothing.
 
     Returns
     -------
@@ -89,10 +98,14 @@ def check_samples(
         if len(problems) == before:
             resolved[sample.name] = resolve(sample, stack, truth)
     # A test sample that is left out today may be mended tomorrow, with the same prior.
+    tested = {test.name: truths[test.name] for test in sheet.tests if test.name in truths}
+    overlaps = Overlaps(tested, compared)
     for train in sheet.trains:
         if train.name in truths:
-            tested = {test.name: truths[test.name] for test in sheet.tests if test.name in truths}
-            check_copy(Findings(sheet.path, train, problems), truths[train.name], tested)
+            findings, before = Findings(sheet.path, train, problems), len(problems)
+            check_copy(findings, truths[train.name], tested)
+            if len(problems) == before:
+                overlaps.check(findings, truths[train.name])
     order = [column.name for column in COLUMNS]
     problems.sort(key=lambda found: (found.row, order.index(found.column or order[0])))
     rejected = problems_by_sample(problems)
@@ -100,7 +113,7 @@ def check_samples(
         tuple(resolved[sample.name] for sample in samples if sample.name not in rejected)
         for samples in (sheet.tests, sheet.trains)
     )
-    return CheckedSheet(path=sheet.path, tests=tests, trains=trains, rejected=rejected)
+    return CheckedSheet(sheet.path, tests, trains, rejected, frozenset(overlaps.compared))
 
 
 def describe_rejections(checked: CheckedSheet) -> str:

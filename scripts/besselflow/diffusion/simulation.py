@@ -8,7 +8,7 @@ and the INR, which the prior is conditioned on, as it will be on a real sample.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ from besselflow.thinning import Thinning
 # Photons of a bright pixel: from barely usable to nearly noise-free.
 _PHOTON_RANGE = (75.0, 1500.0)
 _READ_NOISE = 0.5
-_EXACT = ("projections", "matrix", "positions_um", "centres_um", "noise", "kernel", "digest")
+_EXACT = (
+    *("projections", "matrix", "positions_um", "centres_um", "noise", "kernel"),
+    *("digest", "landmarks"),
+)
 # One row in so many is not learnt from, so that errors are known of what a prior has not seen.
 _UNSEEN_ROWS = 8
 # Every second acquisition is thinned as those are that a prior is checked on.
@@ -56,6 +59,8 @@ class SimulatedAcquisition:
         Lateral blur of the beam.
     digest : str
         Identifies the voxels of the file that the volume came from; empty for a phantom.
+    landmarks : numpy.ndarray of uint64, shape (n,)
+        Some landmarks of the same voxels (`besselflow.landmarks`).
     """
 
     truth: np.ndarray
@@ -68,6 +73,7 @@ class SimulatedAcquisition:
     noise: float
     kernel: np.ndarray | None = None
     digest: str = ""
+    landmarks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     @property
     def operator(self) -> AxialProjection:

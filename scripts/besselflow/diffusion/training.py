@@ -19,6 +19,7 @@ from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE
 from besselflow.diffusion.simulation import SimulatedAcquisition, facts_of
 from besselflow.fingerprint import fingerprint
+from besselflow.landmarks import encode
 from besselflow.optimisation import MovingAverage, Plan, optimise
 
 # Share of the training blocks that are estimated without a state. The estimate is the posterior
@@ -171,6 +172,11 @@ def train_prior(
     info = known | {
         "trained_on": list(acquisitions),
         "digests": {name: each.digest for name, each in acquisitions.items() if each.digest},
+        "landmarks": {
+            name: encode(each.landmarks)
+            for name, each in acquisitions.items()
+            if len(each.landmarks)
+        },
         "steps": settings.steps,
         "batch": settings.batch,
         "curve": curve,
