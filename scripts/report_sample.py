@@ -23,7 +23,7 @@ def main(inputs: SampleReportInputs, report: Path, prior_info: Path | None = Non
     report : path
         HTML file to write.
     prior_info : path or None
-        JSON file that the training of the prior wrote.
+        JSON file that the training of the prior wrote, or the prior itself.
     """
     if prior_info is not None:
         inputs = replace(inputs, prior_info=read_info(prior_info))

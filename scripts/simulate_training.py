@@ -10,12 +10,10 @@ imaged through the beam (after Weigert et al., Isotropic reconstruction of 3D fl
 microscopy images using convolutional neural networks, MICCAI 2017).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
@@ -81,7 +79,7 @@ class Origin:
     landmarks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     @classmethod
-    def of(cls, counts: np.ndarray) -> Origin:
+    def of(cls, counts: np.ndarray) -> Self:
         """Describe the voxels (Z, Y, X) of a file."""
         return cls(
             fingerprint(counts.astype(np.float32)), some_of(map(landmarks, counts), _LANDMARKS)

@@ -6,6 +6,7 @@ from pathlib import Path
 from besselflow.config import Prior, Refine
 from besselflow.device import select_device
 from besselflow.diffusion.assessment import assess
+from besselflow.diffusion.geometry import ANY
 from besselflow.diffusion.prior import save_prior
 from besselflow.diffusion.simulation import SimulatedAcquisition
 from besselflow.diffusion.training import train_prior
@@ -48,7 +49,7 @@ def main(
     logger.info("training on %s", ", ".join(acquisitions))
     checkpoint = Path(prior_path).with_suffix(".checkpoint.pt")
     denoiser, info = train_prior(acquisitions, settings, seed, checkpoint, device)
-    info["geometry"] = geometry or "any"
+    info["geometry"] = geometry or ANY
     prior = assess(denoiser, info, acquisitions, sampler, seed, device)
     save_prior(prior_path, prior)
     write_json(info_path, prior.info)

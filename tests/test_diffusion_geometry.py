@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from besselflow.beam import box_profile, gaussian_profile
 from besselflow.diffusion import geometry as drawn
-from besselflow.diffusion.geometry import Geometry
+from besselflow.diffusion.geometry import Geometry, departures
 
 VOXEL = (1.0, 1.0, 1.0)
 KERNEL = np.outer([0.2, 0.6, 0.2], [0.3, 0.4, 0.3])
@@ -163,3 +163,53 @@ def test_drawn_beams_are_of_both_kinds_and_lean_to_both_sides():
     )
     assert place.min() < 0.05 and place.max() > 0.95
     assert place.mean() == pytest.approx(0.5, abs=0.1)
+
+
+def measured(beam, step, voxel=VOXEL, blurred=False):
+    return box_profile(beam), np.arange(0.0, 8 * step, step)[::-1], voxel, blurred
+
+
+@pytest.mark.parametrize(
+    ("acquisition", "words"),
+    [
+        (measured(6.0, 6.0), []),
+        (measured(13.0, 6.0), []),
+        (measured(6.0, 6.0, (1.0, 1.2, 1.2)), []),
+        # Micrometres mean nothing to a network, slices do.
+        (measured(3.0, 3.0, (0.5, 0.5, 0.5)), []),
+        (measured(3.0, 3.0), ["the beam is 3 slices long, and the prior has seen 3.57 to 13.4"]),
+        (measured(9.0, 9.5), ["the step is 9.5 slices, and the prior has seen 2.23 to 8.96"]),
+        (measured(12.0, 3.0), ["the step is 0.25 of the length of the beam"]),
+        (measured(6.0, 6.0, (1.0, 0.5, 0.5)), ["the slices are 2 times as far apart as pixels"]),
+        (measured(6.0, 6.0, blurred=True), ["side lobes, and the prior has seen none"]),
+        (measured(20.0, 2.0), ["step is 2 slices", "beam is 20 slices", "0.1 of the length"]),
+    ],
+)
+def test_what_a_prior_for_any_beam_has_not_seen(acquisition, words):
+    found = departures(drawn.ANY, *acquisition)
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))
+
+
+def test_no_drawn_beam_is_one_that_was_not_seen():
+    for seed in range(200):
+        rng = generator(seed)
+        geometry = Geometry.any(rng).varied(rng)
+        places = geometry.step_um * np.arange(5)
+        assert departures(drawn.ANY, geometry.profile, places, VOXEL, False) == []
+
+
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.0, 1.1, 1.25])
+@pytest.mark.parametrize("what", ["beam", "step"])
+def test_what_a_prior_for_one_beam_has_not_seen(what, factor):
+    """It has seen beams and steps that differ by up to 12 % from its own."""
+    known = json.loads(json.dumps(GEOMETRY.as_dict()))
+    sizes = {"beam": 6.0, "step": 6.0} | {what: 6.0 * factor}
+    found = departures(known, *measured(sizes["beam"], sizes["step"]))
+    assert any(what in text for text in found) == (factor in (0.8, 1.25))
+
+
+def test_a_prior_for_a_beam_with_side_lobes_has_seen_them():
+    known = replace(GEOMETRY, lateral_kernel=tuple(map(tuple, KERNEL))).as_dict()
+    assert departures(known, *measured(6.0, 6.0, blurred=True)) == []
+    assert len(departures(GEOMETRY.as_dict(), *measured(6.0, 6.0, blurred=True))) == 1

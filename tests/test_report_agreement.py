@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from besselflow.beam import box_profile
+from besselflow.diffusion.geometry import Geometry
 from besselflow.projection import AxialGrid
 from besselflow.report.agreement import describe_calibration, describe_resolution
 from besselflow.report.calibration import LEVELS, observe_coverage
@@ -93,9 +94,9 @@ def measure(step, saturated=0.0):
     )
 
 
-def titles(measured, values, records=None, method="diffusion"):
+def titles(measured, values, records=None, method="diffusion", **known):
     preview = Preview(values, np.arange(30.0), (1.0, 0.5, 0.5))
-    info = {"trained_on": ["elsewhere"]}
+    info = {"trained_on": ["elsewhere"], **known}
     found = collect_cautions(measured, preview, records or {}, info, method)
     assert all(len(caution.text) > 40 for caution in found)
     return [caution.title for caution in found]
@@ -104,6 +105,20 @@ def titles(measured, values, records=None, method="diffusion"):
 def test_a_good_sample_has_no_warnings():
     weights = {"diffusion": [{"weights": {"prior": 0.9, "inr": 0.1}}]}
     assert titles(measure(6.0), columns(5), weights) == []
+
+
+def test_a_prior_that_was_trained_for_other_acquisitions_is_told():
+    """Whatever it gave: here it was followed, and nothing was found to be wrong."""
+    weights = {"diffusion": [{"weights": {"prior": 0.9, "inr": 0.1}}]}
+    sample, other = measure(6.0), "The prior was trained for other acquisitions"
+    nominal, longer = (
+        Geometry.of(box_profile(beam), sample.positions_um, sample.voxel_size_um).as_dict()
+        for beam in (6.0, 9.0)
+    )
+    assert titles(sample, columns(5), weights, geometry=nominal) == []
+    assert titles(sample, columns(5), weights, geometry=longer) == [other]
+    assert titles(sample, columns(5), weights, geometry="any") == [other], "half as wide as deep"
+    assert titles(sample, columns(5), weights, method="inr", geometry=longer) == []
 
 
 def test_every_trouble_has_its_warning():

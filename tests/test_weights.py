@@ -174,6 +174,14 @@ def test_facts_of_a_prior_are_found_in_the_prior_where_their_own_file_is_damaged
     assert read_info(path) == {"trained_on": ["this"]}
 
 
+def test_a_prior_that_came_without_the_file_of_its_facts_tells_them_itself(tmp_path):
+    path = prior_file(tmp_path / "p.safetensors")
+    assert read_info(path) == {"trained_on": ["nothing"], "steps": 3}
+    path.write_text("no weights")
+    with pytest.raises(RuntimeError, match=r"p\.safetensors: not a readable prior .* another"):
+        read_info(path)
+
+
 def test_facts_that_are_nowhere_to_be_found_are_an_error_with_a_remedy(tmp_path):
     path = tmp_path / "p.json"
     path.write_text("{")

@@ -74,8 +74,8 @@ def read_info(path: Path | str) -> dict[str, Any]:
     Parameters
     ----------
     path : path
-        JSON file that the training wrote. Training again for a damaged one would take hours, and
-        the prior holds the same facts.
+        JSON file that the training wrote, or the prior itself where it came without one. Training
+        again for a damaged file would take hours, and the prior holds the same facts.
 
     Raises
     ------
@@ -84,6 +84,8 @@ def read_info(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     prior = path.with_suffix(".safetensors")
+    if path == prior:
+        return _info_of(prior, f"{path}: not a readable prior", "choose another")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(info, dict):
@@ -92,13 +94,15 @@ def read_info(path: Path | str) -> dict[str, Any]:
     except ValueError as error:
         reason = str(error)
     logger.warning("%s can't be read (%s); taking the facts from %s", path, reason, prior)
+    complaint = f"{path}: not readable ({reason}), nor is {prior}"
+    return _info_of(prior, complaint, "delete both files and run again")
+
+
+def _info_of(prior: Path, complaint: str, remedy: str) -> dict[str, Any]:
     try:
         return json.loads(load_weights(prior)[1]["info"])
     except Exception as error:
-        raise RuntimeError(
-            f"{path}: not readable ({reason}), nor is {prior} ({error}); delete both files and "
-            "run again"
-        ) from error
+        raise RuntimeError(f"{complaint} ({error}); {remedy}") from error
 
 
 def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:

@@ -269,11 +269,13 @@ def as_output(store):
 
 
 def prior_info_of(wildcards):
-    """What is known of the prior; one from elsewhere may have come without it."""
+    """What is known of the prior; one from elsewhere that came without it tells it itself."""
     if "diffusion" not in CONFIG.methods:
         return []
-    info = RUN.prior_of(wildcards.sample).with_suffix(".json")
-    return str(info) if info.exists() or info.stem in RUN.trained_priors else []
+    prior = RUN.prior_of(wildcards.sample)
+    info = prior.with_suffix(".json")
+    trained = info.stem in RUN.trained_priors
+    return str(info if info.exists() or trained else prior)
 
 
 def benchmarks_of(wildcards):

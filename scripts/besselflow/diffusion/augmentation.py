@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from besselflow.diffusion.geometry import STRETCH
+
 _WARPED_SHARE = 0.5
-# Largest logarithm of the stretch, of that of one axis against the other, and of the brightness.
-_STRETCH, _SQUEEZE, _GAIN = 0.25, 0.125, 0.4
+# Largest logarithm of the stretch of one axis against the other, and of the brightness.
+_SQUEEZE, _GAIN = 0.125, 0.4
 # A warped view is sampled from a window that is larger by this factor: the corners of a patch that
 # is turned and stretched lie outside of it. What is outside of the window is mirrored.
 _MARGIN = 1.5
@@ -55,7 +57,7 @@ class View:
         warp = None
         if rng.random() < _WARPED_SHARE:
             angle = rng.uniform(0, 2 * math.pi)
-            zoom, ratio = rng.uniform(-_STRETCH, _STRETCH), rng.uniform(-_SQUEEZE, _SQUEEZE)
+            zoom, ratio = rng.uniform(-STRETCH, STRETCH), rng.uniform(-_SQUEEZE, _SQUEEZE)
             factors = np.exp((zoom + ratio, zoom - ratio)) if stretched else np.ones(2)
             cosine, sine = math.cos(angle), math.sin(angle)
             matrix = np.array([[cosine, -sine], [sine, cosine]]) * factors

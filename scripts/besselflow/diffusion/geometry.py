@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +21,13 @@ _BOX_SLICES, _GAUSSIAN_SLICES = (4.0, 10.0), (4.0, 12.0)
 _BOX_STEPS, _GAUSSIAN_STEPS = (0.6, 1.3), (0.4, 0.9)
 _STEP_SLICES = (2.5, 8.0)
 _SKEW = 0.3
+# Sizes in files are rounded.
+_ROUNDING = 0.01
+
+STRETCH = 0.25
+"""Largest logarithm of the factor by which volumes are enlarged laterally in training."""
+ANY = "any"
+"""What stands in the place of a geometry for a prior that has seen many."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +159,68 @@ class Geometry:
             tuple(values["voxel_size_um"]),
             None if kernel is None else tuple(map(tuple, kernel)),
         )
+
+
+def departures(
+    known: Mapping[str, Any] | str,
+    profile: AxialProfile,
+    positions_um: np.ndarray,
+    voxel_size_um: tuple[float, float, float],
+    blurred: bool,
+) -> list[str]:
+    """Say in which respects an acquisition lies outside of what a prior has seen.
+
+    Parameters
+    ----------
+    known : mapping or str
+        What the prior was trained for: `ANY`, or a geometry as from `Geometry.as_dict`.
+    profile : AxialProfile
+        Axial profile of the beam.
+    positions_um : numpy.ndarray, shape (P,)
+        Stage positions; at least two.
+    voxel_size_um : tuple of float
+        (z, y, x).
+    blurred : bool
+        Whether the beam has a lateral blur.
+
+    Returns
+    -------
+    list of str
+        Such as ``the beam is 14 slices long, and the prior has seen 3.5 to 13``.
+    """
+    own = _measures(profile, positions_um, voxel_size_um)
+    if known == ANY:
+        lengths = _BOX_SLICES + _GAUSSIAN_SLICES
+        shares = _BOX_STEPS + _GAUSSIAN_STEPS
+        seen = [_STEP_SLICES, (min(lengths), max(lengths)), (min(shares), max(shares)), (1.0, 1.0)]
+        was_blurred = False
+    else:
+        geometry = Geometry.from_dict(dict(known))
+        places = np.array([0.0, geometry.step_um])
+        seen = [(m, m) for m in _measures(geometry.profile, places, geometry.voxel_size_um)]
+        was_blurred = geometry.lateral is not None
+    # Beam and step were varied apart from each other.
+    spread = (1 + _VARIATION, 1 + _VARIATION, (1 + _VARIATION) ** 2, math.exp(STRETCH))
+    texts = (
+        "the step is {:.3g} slices",
+        "the beam is {:.3g} slices long",
+        "the step is {:.3g} of the length of the beam",
+        "the slices are {:.3g} times as far apart as pixels",
+    )
+    found = [
+        f"{text.format(value)}, and the prior has seen {low / factor:.3g} to {high * factor:.3g}"
+        for text, value, (low, high), factor in zip(texts, own, seen, spread, strict=True)
+        if not low / factor * (1 - _ROUNDING) <= value <= high * factor * (1 + _ROUNDING)
+    ]
+    if blurred and not was_blurred:
+        found.append("the beam has side lobes, and the prior has seen none")
+    return found
+
+
+def _measures(
+    profile: AxialProfile, positions_um: np.ndarray, voxel_size_um: tuple[float, float, float]
+) -> tuple[float, float, float, float]:
+    """Return step and beam length in slices, their ratio, and the aspect of the voxels."""
+    z, y, x = voxel_size_um
+    step = float(np.median(np.diff(np.sort(positions_um))))
+    return step / z, profile.fwhm_um / z, step / profile.fwhm_um, z / math.sqrt(y * x)

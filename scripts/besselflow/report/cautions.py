@@ -10,7 +10,13 @@ import numpy as np
 
 from besselflow.diffusion.safeguard import PRIOR
 from besselflow.report.pictures import Preview
-from besselflow.report.prior import IGNORED, STRANGE, describe_sources, mean_weights
+from besselflow.report.prior import (
+    IGNORED,
+    STRANGE,
+    describe_departures,
+    describe_sources,
+    mean_weights,
+)
 from besselflow.scored import scored_slices
 from besselflow.store import Projections
 
@@ -57,12 +63,26 @@ def collect_cautions(
         Method of the final volume.
     """
     found = [
+        _other_geometry(measured, prior_info) if method == "diffusion" else None,
         _strange(records, prior_info) if method == "diffusion" else None,
         _gaps(measured),
         _crowded(measured, final),
         _saturated(measured),
     ]
     return [caution for caution in found if caution is not None]
+
+
+def _other_geometry(measured: Projections, prior_info: Mapping[str, Any] | None) -> Caution | None:
+    """Say that the prior was trained for other acquisitions."""
+    found = describe_departures(measured, prior_info)
+    if not found:
+        return None
+    return Caution(
+        "The prior was trained for other acquisitions",
+        f"Here, {'; '.join(found)}. So it may be of less use, and the uncertainty, which was "
+        "calibrated on such acquisitions, may be too small. A prior that is trained for this beam "
+        "and step (prior.weights: train) knows both.",
+    )
 
 
 def _strange(

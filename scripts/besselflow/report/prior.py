@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from besselflow.diffusion.geometry import departures
 from besselflow.diffusion.safeguard import PRIOR
+from besselflow.store import Projections
 
 # Below and above these weights, the prior was of little help, or knew the structures.
 STRANGE, _KNOWN = 0.3, 0.7
@@ -63,6 +65,20 @@ def describe_sources(prior_info: Mapping[str, Any] | None) -> str:
     others = [name for name in names if not name.startswith("phantom ")]
     counted = [f"{phantoms.count(kind)} phantoms of {kind}" for kind in dict.fromkeys(phantoms)]
     return ", ".join(others + counted) or "other volumes"
+
+
+def describe_departures(measured: Projections, prior_info: Mapping[str, Any] | None) -> list[str]:
+    """Say in which respects an acquisition lies outside of what the prior has seen."""
+    known = (prior_info or {}).get("geometry")
+    if known is None or len(measured.positions_um) < 2:
+        return []
+    return departures(
+        known,
+        measured.profile,
+        measured.positions_um,
+        measured.voxel_size_um,
+        measured.lateral_kernel is not None,
+    )
 
 
 def mean_weights(records: list[dict[str, Any]]) -> dict[str, float]:
