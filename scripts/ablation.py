@@ -16,6 +16,7 @@ def main(
     scores: Mapping[str, Path],
     variants: Mapping[str, Mapping[str, str]],
     steps_um: Mapping[str, float],
+    beams: Mapping[str, str],
     scans: Sequence[Path],
     table: Path,
     page: Path,
@@ -31,6 +32,8 @@ def main(
         Configuration -> ``changes``, and ``method`` whose scores stand for it.
     steps_um : mapping
         Sample -> median distance of its stage positions.
+    beams : mapping
+        Sample -> what its beam is called.
     scans : sequence of path
         Tables of the scores of point scans of the simulated samples; may be empty.
     table, page, plot : path
@@ -44,7 +47,8 @@ def main(
         for name, changes in POINT_SCANS.items():
             tables[name] = scanned
             variants[name] = {"changes": changes, "method": name}
-    write_ablation(compare(tables, variants, steps_um), table, page, plot, list(POINT_SCANS))
+    compared = compare(tables, variants, steps_um, beams)
+    write_ablation(compared, table, page, plot, list(POINT_SCANS))
     logger.info("the comparison: %s", page)
 
 
@@ -56,6 +60,7 @@ if __name__ == "__main__":
         scores=dict(zip(snakemake.params.variants, snakemake.input.scores, strict=True)),
         variants=snakemake.params.variants,
         steps_um=snakemake.params.steps_um,
+        beams=snakemake.params.beams,
         scans=snakemake.input.scans,
         table=snakemake.output.table,
         page=snakemake.output.page,

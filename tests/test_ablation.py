@@ -17,6 +17,7 @@ from besselflow.ablation import (
 from besselflow.config import Config, load_config
 from besselflow.errors import InputError
 from besselflow.point_scan import POINT_SCANS
+from besselflow.report.figures import LIGHT, draw_quality_by_step
 from tiny_runs import ROOT
 
 BASE = load_config({"samples": "my.tsv", "results": "out", "seed": 7})
@@ -132,6 +133,7 @@ def a_and_b(gain):
 
 
 STEPS = {"a": 3.0, "b": 3.0, "c": 6.0}
+BEAMS = dict.fromkeys("abc", "6 µm")
 VARIANTS = {
     "first": {"changes": "", "method": "inr"},
     "second": {"changes": "inr.width 64", "method": "inr"},
@@ -139,9 +141,9 @@ VARIANTS = {
 
 
 def test_scores_are_averaged_over_the_samples_of_a_step():
-    table = compare({"first": a_and_b(0.0), "second": a_and_b(1.0)}, VARIANTS, STEPS)
+    table = compare({"first": a_and_b(0.0), "second": a_and_b(1.0)}, VARIANTS, STEPS, BEAMS)
     assert list(table.columns) == [
-        *("configuration", "changes", "method", "step_um", "samples", "psnr", "chi2"),
+        *("configuration", "changes", "method", "beam", "step_um", "samples", "psnr", "chi2"),
     ]
     assert table["configuration"].tolist() == ["first", "first", "second", "second"]
     assert table["step_um"].tolist() == [3.0, 6.0, 3.0, 6.0]
@@ -150,13 +152,40 @@ def test_scores_are_averaged_over_the_samples_of_a_step():
     assert table["chi2"][0] == 1.5
 
 
+def test_beams_are_not_averaged():
+    beams = {"a": "12 µm", "b": "6 µm", "c": "12 µm"}
+    table = compare({"first": a_and_b(0.0)}, VARIANTS, STEPS, beams)
+    assert table["beam"].tolist() == ["12 µm", "12 µm", "6 µm"]
+    assert table["step_um"].tolist() == [3.0, 6.0, 3.0]
+    assert table["psnr"].tolist() == [30.0, 20.0, 32.0]
+
+
+def test_comparison_of_beams_has_a_panel_for_each(tmp_path):
+    scores = tmp_path / "first.tsv"
+    a_and_b(0.0).to_csv(scores, sep="\t", index=False)
+    beams = {"a": "12 µm", "b": "6 µm", "c": "12 µm"}
+    table = compare({"first": a_and_b(0.0)}, VARIANTS, STEPS, beams)
+    panels = draw_quality_by_step(table, "psnr", "PSNR", [], LIGHT).axes
+    assert [axes.get_title() for axes in panels] == ["beam of 12 µm", "beam of 6 µm"]
+    drawn = [(line.get_xdata(), line.get_ydata()) for axes in panels for line in axes.lines]
+    assert [[*map(list, line)] for line in drawn] == [[[3, 6], [30, 20]], [[3], [32]]]
+    (alone,) = draw_quality_by_step(table[:2], "psnr", "PSNR", [], LIGHT).axes
+    assert alone.get_title() == ""
+    paths = [tmp_path / name for name in ("table.csv", "table.html", "quality.png")]
+    ablation_script.main({"first": scores}, VARIANTS, STEPS, beams, [], *paths)
+    page = paths[1].read_text(encoding="utf-8")
+    # The best of its beam and step, whatever another beam gives.
+    assert "<td>12\u00a0µm</td>" in page and "<strong>30.00</strong>" in page
+    assert "<strong>32.00</strong>" in page
+
+
 def test_comparison_is_written_as_table_page_and_plot(tmp_path):
     scores = {}
     for name, gain in (("first", 0.0), ("second", 1.0)):
         scores[name] = tmp_path / f"{name}.tsv"
         a_and_b(gain).to_csv(scores[name], sep="\t", index=False)
     paths = [tmp_path / name for name in ("table.csv", "table.html", "quality.png")]
-    ablation_script.main(scores, VARIANTS, STEPS, [], *paths)
+    ablation_script.main(scores, VARIANTS, STEPS, BEAMS, [], *paths)
     assert len(pd.read_csv(paths[0])) == 4
     page = paths[1].read_text(encoding="utf-8")
     assert "inr.width 64" in page and "<strong>32.00</strong>" in page
@@ -172,7 +201,7 @@ def test_point_scans_stand_beside_the_configurations(tmp_path):
         values = {(name, "psnr"): psnr + number for number, name in enumerate(POINT_SCANS)}
         scores_of(**{sample: values}).to_csv(path, sep="\t", index=False)
     paths = [tmp_path / name for name in ("table.csv", "table.html", "quality.png")]
-    ablation_script.main({"first": scores}, VARIANTS, STEPS, scans, *paths)
+    ablation_script.main({"first": scores}, VARIANTS, STEPS, BEAMS, scans, *paths)
     table = pd.read_csv(paths[0]).set_index(["configuration", "step_um"])["psnr"]
     assert table["point-scan"].tolist() == [38.0, 36.0]
     assert table["thin-slices"].tolist() == [40.0, 38.0]
@@ -187,7 +216,7 @@ def test_comparison_without_ground_truth(tmp_path, metric):
     path = tmp_path / "only.tsv"
     scores_of(a={("inr", metric): 3.25}).to_csv(path, sep="\t", index=False)
     paths = [tmp_path / name for name in ("table.csv", "table.html", "quality.png")]
-    ablation_script.main({"first": path}, VARIANTS, STEPS, [], *paths)
+    ablation_script.main({"first": path}, VARIANTS, STEPS, BEAMS, [], *paths)
     page = paths[1].read_text(encoding="utf-8")
     assert ("3.25" in page) == (metric == "held_out_psnr")
     assert ("No configuration has a score" in page) == (metric == "coverage_90")

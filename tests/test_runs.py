@@ -160,6 +160,22 @@ def test_training_volumes_are_searched_once(facility, monkeypatch):
     assert 'shares voxels with the ground truth of the test sample "a"' in text
 
 
+def test_equal_beams_are_called_alike(facility):
+    assert facility.prepare().beams == {"a": "6 µm", "b": "6 µm"}
+    for name in "ab":
+        rows = [f"{z - 2.5},1" for z in range(6)]
+        (facility.folder / f"{name}.csv").write_text("\n".join(["dz_um,weight", *rows]) + "\n")
+    sheet = facility.folder / "samples.tsv"
+    text = sheet.read_text()
+    sheet.write_text(text.replace("box:6um", "a.csv", 1).replace("box:6um", "b.csv", 1))
+    assert facility.prepare().beams == {"a": "6 µm", "b": "6 µm"}
+    sheet.write_text(text.replace("box:6um", "gaussian:6um", 1))
+    named = {"a": "6 µm (gaussian:6um)", "b": "6 µm (box:6um)"}
+    assert facility.prepare().beams == named
+    sheet.write_text(text.replace("box:6um", "box:9um", 1))
+    assert facility.prepare().beams == {"a": "9 µm", "b": "6 µm"}
+
+
 def test_samples_of_one_setup_share_a_prior(facility):
     run = facility.prepare()
     geometry = run.geometry_of("a")

@@ -152,8 +152,9 @@ def compare(
     tables: Mapping[str, pd.DataFrame],
     variants: Mapping[str, Mapping[str, str]],
     steps_um: Mapping[str, float],
+    beams: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Average the scores of every configuration over the samples of each step length.
+    """Average the scores of every configuration over the samples of each beam and step length.
 
     Parameters
     ----------
@@ -163,12 +164,14 @@ def compare(
         Configuration -> ``changes``, and ``method`` whose scores stand for it.
     steps_um : mapping
         Sample -> median distance of its stage positions.
+    beams : mapping
+        Sample -> what its beam is called.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``configuration changes method step_um samples`` and those of `SCORES` that there
-        are; one row per configuration and step length, in their orders.
+        Columns ``configuration changes method beam step_um samples`` and those of `SCORES` that
+        there are; one row per configuration, beam and step length, in their orders.
     """
     # What starts a run reads the grid alone, and need not wait for pandas.
     import pandas as pd
@@ -178,11 +181,13 @@ def compare(
         method = variants[name]["method"]
         mine = table[(table["method"] == method) & table["metric"].isin(SCORES)]
         wide = mine.pivot_table(index="sample", columns="metric", values="value")
-        by_step = wide.groupby(wide.index.map(steps_um))
-        for step, scores in sorted(by_step, key=lambda pair: pair[0]):
+        order = {beam: number for number, beam in enumerate(dict.fromkeys(beams.values()))}
+        places = [(order[beams[sample]], steps_um[sample]) for sample in wide.index]
+        for place in sorted(set(places)):
+            scores = wide[[own == place for own in places]]
             facts = {"configuration": name, "changes": variants[name]["changes"], "method": method}
-            facts |= {"step_um": step, "samples": len(scores)}
+            facts |= {"beam": list(order)[place[0]], "step_um": place[1], "samples": len(scores)}
             rows.append(facts | scores.mean().to_dict())
-    facts = ["configuration", "changes", "method", "step_um", "samples"]
+    facts = ["configuration", "changes", "method", "beam", "step_um", "samples"]
     found = pd.DataFrame(rows, columns=None if rows else facts)
     return found[[*facts, *(score for score in SCORES if score in found)]]

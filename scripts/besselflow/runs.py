@@ -13,6 +13,7 @@ import numpy as np
 
 from besselflow.acquisition import open_acquisition
 from besselflow.beam import parse_beam_profile, read_lateral_psf
+from besselflow.beam.spec import file_of
 from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
 from besselflow.corrections.flat_field import read_flat_field
@@ -245,6 +246,27 @@ class Run:
             name: float(f"{np.median(np.diff(at)):.4g}") if len(at) > 1 else 0.0
             for name, at in positions.items()
         }
+
+    @property
+    def beams(self) -> dict[str, str]:
+        """What the beam of every sample to reconstruct is called: equal beams are called alike."""
+        samples = list(self.tests.values())
+        profiles = [parse_beam_profile(sample.beam_profile) for sample in samples]
+        keys = [
+            Geometry.of(profile, np.zeros(2), (1.0, 1.0, 1.0)).key + (sample.lateral_psf or "")
+            for profile, sample in zip(profiles, samples, strict=True)
+        ]
+        named: dict[str, tuple[str, str]] = {}
+        for key, profile, sample in zip(keys, profiles, samples, strict=True):
+            file = file_of(sample.beam_profile)
+            own = sample.beam_profile if file is None else file.name
+            named.setdefault(key, (f"{round(profile.fwhm_um, 1):g} µm", own))
+        lengths = [length for length, _ in named.values()]
+        names = {
+            key: length if lengths.count(length) == 1 else f"{length} ({own})"
+            for key, (length, own) in named.items()
+        }
+        return {sample.name: names[key] for sample, key in zip(samples, keys, strict=True)}
 
     def row_of(self, sample: str) -> dict[str, str]:
         """Return a sample's row of the sheet as text, for its report."""

@@ -78,6 +78,7 @@ rule ablation:
             for name, variant in grid().items()
         },
         steps_um=lambda wildcards: RUN.steps_um,
+        beams=lambda wildcards: RUN.beams,
     message:
         "comparing the configurations"
     script:

@@ -56,10 +56,10 @@ def write_ablation(
     columns = [(key, *_TITLES[key]) for key in _TITLES if key in table]
     reference = table["configuration"].isin(references)
     best = {
-        (key, step): scores.max()
+        (key, *place): scores.max()
         for key in _MARKED
         if key in table
-        for step, scores in table[~reference].groupby("step_um")[key]
+        for place, scores in table[~reference].groupby(["beam", "step_um"])[key]
     }
     write_page(
         page_path,
@@ -69,6 +69,7 @@ def write_ablation(
         rows=table.to_dict("records"),
         best=best,
         steps=sorted(set(table["step_um"])),
+        beams=list(dict.fromkeys(table["beam"])),
         references=sorted(set(table["configuration"][reference])),
         plot=themed_figure(draw),
         csv_name=Path(csv_path).name,

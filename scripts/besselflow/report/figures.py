@@ -368,12 +368,12 @@ def draw_quality_by_step(
     references: Sequence[str],
     theme: Theme,
 ) -> Figure:
-    """Draw the quality of every configuration against the step of the stage.
+    """Draw the quality of every configuration against the step of the stage, beam by beam.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns ``configuration step_um`` and the metric; one row per configuration and step.
+        Columns ``configuration beam step_um`` and the metric; one row for each of them.
     metric, label : str
         Which column to draw, and what the axis calls it; without a metric, the axes stay empty.
     references : sequence of str
@@ -381,23 +381,34 @@ def draw_quality_by_step(
     theme : Theme
         Colours.
     """
-    figure, axes = _axes(theme, (8.2, 4.2))
-    axes.set_xlabel("step of the stage (µm)")
-    axes.set_ylabel(label)
+    beams = list(dict.fromkeys(table["beam"])) if metric else [""]
+    size = (5.2 + 3 * len(beams), 4.2)
+    figure = Figure(figsize=size, dpi=DPI, facecolor=theme.face, layout="constrained")
+    panels = figure.subplots(1, max(len(beams), 1), sharex=True, sharey=True, squeeze=False)[0]
+    for axes in panels:
+        style_axes(axes, theme)
+        axes.set_xlabel("step of the stage (µm)")
+    panels[0].set_ylabel(label)
     if metric is None:
         return figure
-    rows_of = lambda name: table[table["configuration"] == name].sort_values("step_um")  # noqa: E731
     present = list(dict.fromkeys(table["configuration"]))
     names = [name for name in present if name not in references]
+    looks = {}
     for number, (name, marker) in enumerate(zip(names, cycle("osD^vPX<>*"), strict=False)):
-        rows = rows_of(name)
         colour = colormaps["turbo"](0.08 + 0.84 * number / max(len(names) - 1, 1))
-        axes.plot(rows["step_um"], rows[metric], color=colour, marker=marker, ms=5, label=name)
+        looks[name] = {"color": colour, "marker": marker, "ms": 5}
     compared = [name for name in present if name in references]
-    for name, style in zip(compared, cycle(LINE_STYLES), strict=False):
-        rows, grey = rows_of(name), theme.methods["interpolation"]
-        axes.plot(rows["step_um"], rows[metric], color=grey, ls=style, marker="+", ms=7, label=name)
-    legend_beside(axes, theme)
+    for name, style in zip(compared, cycle(zip(LINE_STYLES, "x+1", strict=False)), strict=False):
+        grey = theme.methods["interpolation"]
+        looks[name] = {"color": grey, "ls": style[0], "marker": style[1], "ms": 8}
+    for axes, beam in zip(panels, beams, strict=False):
+        if len(beams) > 1:
+            axes.set_title(f"beam of {beam}", color=theme.text, fontsize=10)
+        for name, look in looks.items():
+            own = (table["configuration"] == name) & (table["beam"] == beam)
+            rows = table[own].sort_values("step_um")
+            axes.plot(rows["step_um"], rows[metric], label=name, **look)
+    legend_beside(panels[-1], theme)
     return figure
 
 
