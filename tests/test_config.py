@@ -59,7 +59,7 @@ def test_unknown_keys_get_a_suggestion(values, key, remedy):
         ({"prior": {"weights": ""}}, "prior.weights", "at least 1 character"),
         ({"prior": {"weights": 1}}, "prior.weights", "valid string"),
         ({"prior": {"precision": "half"}}, "prior.precision", "'float32' or 'bfloat16'"),
-        ({"refine": {"evaluations": 26}}, "refine.evaluations", "less than or equal to 25"),
+        ({"refine": {"evaluations": 23}}, "refine.evaluations", "less than or equal to 22"),
         ({"refine": {"samples": 0}}, "refine.samples", "greater than 0"),
         ({"microdiffusion": {"channels": [20, 8]}}, "microdiffusion.channels", "multiples of 8"),
         ({"microdiffusion": {"inr_weight": 1}}, "microdiffusion.inr_weight", "less than 1"),

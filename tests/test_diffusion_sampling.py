@@ -266,6 +266,17 @@ def test_mean_is_that_of_mirrored_views(unheard, truth, monkeypatch):
         assert torch.equal(inr.flip(axes), seen[0])
 
 
+def test_no_sample_takes_more_than_25_evaluations_of_a_block(problem, monkeypatch):
+    """All views of the first estimate included, with as many as can be configured."""
+    monkeypatch.setattr(sampling, "VIEWS", VIEWS)
+    most = Refine.model_json_schema()["properties"]["evaluations"]["maximum"]
+    network, blocks = Counted(), []
+    network.register_forward_hook(lambda _, inputs, __: blocks.append(len(inputs[0])))
+    sample(problem, network, evaluations=most)
+    laid = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
+    assert sum(blocks) == 25 * len(laid)
+
+
 def test_spread_is_that_of_the_samples(unheard, truth):
     oracle = Oracle(truth, 0.5)
     found = sample(unheard, oracle, samples=4, evaluations=4)

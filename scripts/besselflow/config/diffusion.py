@@ -178,10 +178,12 @@ class Prior(Section):
 class Refine(Section):
     """Sampling from the diffusion model, and how far it is trusted."""
 
-    evaluations: Annotated[int, Field(ge=2, le=25)] = Field(
+    # With the four views of the first, a single sample takes at most 25 evaluations of a slice.
+    evaluations: Annotated[int, Field(ge=2, le=22)] = Field(
         8,
         description="Network evaluations per slice and posterior sample. The first is shared by "
-        "all samples, and gives the posterior mean.",
+        "all samples, and gives the posterior mean: it is made of four views, mirrored along y "
+        "and x.",
     )
     samples: Positive = Field(
         4,
