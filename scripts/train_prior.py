@@ -41,14 +41,16 @@ def main(
     threads : int
         Threads on the CPU.
     prior_path, info_path : path
-        Weights, and facts about the training. A checkpoint lies beside them until they are there.
+        Weights, and facts about the training. A checkpoint lies beside them until they are there,
+        and the weights as they were trained stay there, so that nothing is trained again where
+        only the sampler of the calibration has changed.
     """
     device = select_device(threads)
     files = sorted(file for folder in folders for file in Path(folder).glob("*.npz"))
     acquisitions = {file.stem: SimulatedAcquisition.load(file) for file in files}
     logger.info("training on %s", ", ".join(acquisitions))
-    checkpoint = Path(prior_path).with_suffix(".checkpoint.pt")
-    denoiser, info = train_prior(acquisitions, settings, seed, checkpoint, device)
+    checkpoint, kept = (Path(prior_path).with_suffix(s) for s in (".checkpoint.pt", ".trained.pt"))
+    denoiser, info = train_prior(acquisitions, settings, seed, checkpoint, device, kept)
     info["geometry"] = geometry or ANY
     prior = assess(denoiser, info, acquisitions, sampler, seed, device)
     save_prior(prior_path, prior)

@@ -245,6 +245,27 @@ def test_resumed_training_is_the_undisturbed_one(acquisitions, tmp_path, caplog)
     assert facts_of_resumed["curve"] == facts["curve"] and len(facts["curve"]) == 8
 
 
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [({}, False), ({"checkpoint_seconds": 9.0}, False), ({"steps": 3}, True), ({"depth": 2}, True)],
+)
+def test_what_is_trained_is_kept(acquisitions, tmp_path, caplog, changes, again):
+    kept, short = tmp_path / "kept.pt", TINY.model_copy(update={"steps": 2})
+    first, facts = train_prior(acquisitions, short, 3, tmp_path / "a.pt", CPU, kept)
+    other = short.model_copy(update=changes)
+    with caplog.at_level(logging.INFO, "besselflow"):
+        second, found = train_prior(acquisitions, other, 3, tmp_path / "b.pt", CPU, kept)
+    assert any(text.startswith("training 100 %") for text in caplog.messages) == again
+    assert (found["fingerprint"] != facts["fingerprint"]) == again
+    if not again:
+        assert found == facts
+        for name, weights in first.state_dict().items():
+            torch.testing.assert_close(second.state_dict()[name], weights, rtol=0, atol=0)
+    # What was trained last is there.
+    _, last = train_prior(acquisitions, other, 3, tmp_path / "c.pt", CPU, kept)
+    assert last == found
+
+
 def test_weights_are_averaged_over_the_steps(acquisitions, tmp_path):
     denoiser, _ = train_prior(acquisitions, TINY, 3, tmp_path / "c.pt", CPU)
     last = torch.load(tmp_path / "c.pt", weights_only=True)["state"]

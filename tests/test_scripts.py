@@ -1,6 +1,7 @@
 """Runs the script of every rule, one after the other, on tiny acquisitions."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from besselflow.report import SampleReportInputs
 from besselflow.store import open_projections, open_units, open_volume, write_projections
 from besselflow.tiling import list_units
 from besselflow.validation import Noise
+from besselflow.weights import load_weights
 from report_samples import validation_outputs
 from script_chain import (
     DETECTOR,
@@ -292,7 +294,33 @@ def test_finished_fit_leaves_no_checkpoints(whole, prior):
     }
     found = {path.relative_to(prior.parent).as_posix() for path in prior.parent.rglob("*")}
     simulated = {"abc", "abc/train-t", "abc/train-t/other mouse.npz"}
-    assert found == {"t.tif", "abc.safetensors", "abc.json"} | simulated
+    weights = {"abc.safetensors", "abc.json", "abc.trained.pt"}
+    assert found == {"t.tif"} | weights | simulated
+
+
+def test_another_sampler_calibrates_the_prior_anew_and_trains_nothing(tmp_path, caplog):
+    first = train_on_a_phantom(tmp_path)
+    before = load_weights(first)
+    first.unlink()
+    with caplog.at_level(logging.INFO, "besselflow"):
+        train_prior.main(
+            [first.with_suffix("") / "train-t"],
+            GEOMETRY.as_dict(),
+            PRIOR.model_copy(update={"compile": False, "checkpoint_seconds": 5.0}),
+            REFINE.model_copy(update={"samples": 3}),
+            SEED,
+            1,
+            first,
+            first.with_suffix(".json"),
+        )
+    assert not any(text.startswith("training ") and "%" in text for text in caplog.messages)
+    after = load_weights(first)
+    assert before[0].keys() == after[0].keys()
+    for name, weights in before[0].items():
+        np.testing.assert_array_equal(after[0][name], weights)
+    assert before[1]["calibration"] != after[1]["calibration"]
+    facts = [json.loads(each[1]["info"]) for each in (before, after)]
+    assert facts[0]["curve"] == facts[1]["curve"] and facts[0]["seconds"] == facts[1]["seconds"]
 
 
 def test_published_scheme_stays_close_to_the_smoothed_inr(whole):

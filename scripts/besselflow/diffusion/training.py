@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from besselflow.checkpoint import load_checkpoint, save_checkpoint
 from besselflow.config import Prior
 from besselflow.device import compile_network, compute_precision
 from besselflow.diffusion.augmentation import View, look
@@ -98,8 +99,9 @@ def train_prior(
     seed: int,
     checkpoint: Path,
     device: torch.device,
+    kept: Path | None = None,
 ) -> tuple[Denoiser, dict[str, Any]]:
-    """Train a denoiser.
+    """Train a denoiser, or take one that was trained so before.
 
     Parameters
     ----------
@@ -113,6 +115,9 @@ def train_prior(
         File to resume from, and to write to now and then.
     device : torch.device
         Where to compute.
+    kept : pathlib.Path or None
+        File to keep the trained weights in. Where they are there already, and all that they
+        depend on is as it was, they are taken.
 
     Returns
     -------
@@ -165,9 +170,17 @@ def train_prior(
         identity,
         settings.checkpoint_seconds,
     )
-    optimisers = _optimisers(denoiser, settings.learning_rate)
-    curve, seconds = optimise(loss_of_step, denoiser, optimisers, plan, "training", "loss", average)
-    denoiser.load_state_dict(average.state_dict())
+    trained = load_checkpoint(kept, identity) if kept else None
+    if trained is None:
+        optimisers = _optimisers(denoiser, settings.learning_rate)
+        curve, seconds = optimise(
+            loss_of_step, denoiser, optimisers, plan, "training", "loss", average
+        )
+        trained = {"step": settings.steps, "curve": curve, "seconds": seconds}
+        trained["weights"] = average.state_dict()
+        if kept:
+            save_checkpoint(kept, identity, trained)
+    denoiser.load_state_dict(trained["weights"])
     denoiser.eval()
     info = known | {
         "trained_on": list(acquisitions),
@@ -179,8 +192,8 @@ def train_prior(
         },
         "steps": settings.steps,
         "batch": settings.batch,
-        "curve": curve,
-        "seconds": seconds,
+        "curve": trained["curve"],
+        "seconds": trained["seconds"],
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "fingerprint": identity,
     }
