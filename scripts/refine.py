@@ -33,6 +33,7 @@ def main(
     threads: int,
     units_path: Path,
     compiled: bool = False,
+    precision: str = "auto",
 ) -> None:
     """Write the refined units of one shard: posterior mean, standard deviation, and a sample.
 
@@ -58,13 +59,15 @@ def main(
         Unit store to write. Checkpoints lie beside it until it is complete.
     compiled : bool
         Whether to compile the network.
+    precision : str
+        Of the network: `auto`, `float32` or `bfloat16`.
     """
     measured = open_projections(projections)
     spectral, inr = open_units([spectral_units]), open_units([inr_units])
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
     mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     device = select_device(threads)
-    prior = load_prior(prior_path, device)
+    prior = load_prior(prior_path, device, precision)
     if compiled:
         compile_network(prior.denoiser.unet)
     size = unit_shape(units, measured.grid.n_slices)
@@ -125,4 +128,5 @@ if __name__ == "__main__":
         threads=snakemake.threads,
         units_path=snakemake.output.units,
         compiled=snakemake.params.compiled,
+        precision=snakemake.params.get("precision", "auto"),
     )

@@ -66,6 +66,21 @@ def test_saved_prior_estimates_the_same(tmp_path):
     assert 0 < float(deviation) < 1e-3
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_prior_computes_in_the_precision_asked_for(tmp_path, precision):
+    save_prior(tmp_path / "p.safetensors", DiffusionPrior(tiny_denoiser(), [0.01, 1.0], [0.1, 0.3]))
+    loaded = load_prior(tmp_path / "p.safetensors", CPU, precision)
+    seen = []
+    loaded.denoiser.unet.middle[0].first.register_forward_hook(
+        lambda _, __, output: seen.append(output.dtype)
+    )
+    volume = torch.rand(1, 24, 8, 8)
+    others = torch.rand(1, 5, 8, 8), torch.rand(1, 5, 24), torch.full((1,), 0.02)
+    with torch.no_grad():
+        found = loaded.denoiser(volume, torch.full((1,), 0.5), volume, volume, *others)
+    assert seen == [getattr(torch, precision)] and found.dtype == torch.float32
+
+
 @pytest.mark.parametrize("spoil", ["truncate", "empty", "text", "foreign", "missing"])
 def test_unreadable_prior_is_named(tmp_path, spoil):
     path = tmp_path / "p.safetensors"

@@ -15,6 +15,7 @@ import zarr
 
 import assemble
 import evaluate
+import refine
 import report_cohort
 import report_sample
 import safeguard
@@ -22,6 +23,7 @@ import train_prior
 import validate
 from besselflow.baselines.interpolation import interpolate
 from besselflow.config import METHODS, Config, Tiling
+from besselflow.device import compute_precision
 from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.prior import load_prior
 from besselflow.diffusion.simulation import SimulatedAcquisition
@@ -321,6 +323,20 @@ def test_another_sampler_calibrates_the_prior_anew_and_trains_nothing(tmp_path, 
     assert before[1]["calibration"] != after[1]["calibration"]
     facts = [json.loads(each[1]["info"]) for each in (before, after)]
     assert facts[0]["curve"] == facts[1]["curve"] and facts[0]["seconds"] == facts[1]["seconds"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_samples_are_drawn_in_the_precision_asked_for(whole, prior, tmp_path, precision):
+    (spectral,), (inr,) = whole.units("spectral"), whole.units("inr")
+    units = tmp_path / "prior-0.zip"
+    inputs = (whole.projections, spectral, inr, prior, REFINE, WHOLE, SEED, 0, 1, units)
+    refine.main(*inputs, precision=precision)
+    found = open_units([units]).arrays["volume"][0].compute()
+    before = open_units(whole.units("prior")).arrays["volume"][0].compute()
+    # The default of a processor that has no instructions for bfloat16 is float32.
+    default = compute_precision("auto", torch.device("cpu")) == getattr(torch, precision)
+    assert np.array_equal(found, before) == default
+    np.testing.assert_allclose(found, before, rtol=0.05, atol=0.05 * before.max())
 
 
 def test_published_scheme_stays_close_to_the_smoothed_inr(whole):

@@ -76,6 +76,12 @@ rule refine:
         runtime=minutes("refine"),
         gpu=GPUS,
     params:
+        # What is usual is not mentioned, so that samples from before the key are not drawn again.
+        **(
+            {"precision": CONFIG.prior.precision}
+            if CONFIG.prior.precision != "auto"
+            else {}
+        ),
         settings=CONFIG.refine.model_dump(exclude={"trust"}),
         compiled=CONFIG.prior.compile,
         tiling=tiling_of,

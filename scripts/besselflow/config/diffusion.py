@@ -135,8 +135,8 @@ class Prior(Section):
     )
     precision: Precision = Field(
         "auto",
-        description="Precision of the U-Net: `float32`, `bfloat16`, or `auto`, bfloat16 where the "
-        "processor or the GPU has instructions for it.",
+        description="Precision of the U-Net in training and sampling: `float32`, `bfloat16`, or "
+        "`auto`, bfloat16 where the processor or the GPU has instructions for it.",
     )
     compile: bool = Field(
         False,

@@ -74,8 +74,17 @@ def save_prior(path: Path | str, prior: DiffusionPrior) -> None:
     save_weights(path, {key: value.half().cpu().numpy() for key, value in state.items()}, metadata)
 
 
-def load_prior(path: Path | str, device: torch.device) -> DiffusionPrior:
+def load_prior(path: Path | str, device: torch.device, precision: str = "auto") -> DiffusionPrior:
     """Read a prior written by `save_prior`.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    device : torch.device
+        Where it is to compute.
+    precision : str
+        Of its hidden layers, as for `besselflow.device.compute_precision`.
 
     Raises
     ------
@@ -103,5 +112,5 @@ def load_prior(path: Path | str, device: torch.device) -> DiffusionPrior:
             f"{path}: not a readable prior ({on_one_line(error)}); delete the file and run again"
         ) from error
     denoiser.to(device, memory_format=torch.channels_last)
-    denoiser.precision = compute_precision("auto", device)
+    denoiser.precision = compute_precision(precision, device)
     return DiffusionPrior(denoiser.eval(), *errors, info, calibration)
