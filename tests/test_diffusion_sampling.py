@@ -377,7 +377,7 @@ def test_resumed_sampling_is_the_undisturbed_one(
     assert min(times) > 0 and found.record == expected.record
 
 
-def test_finished_samples_are_not_drawn_again(problem, tmp_path):
+def test_finished_samples_are_not_drawn_again(problem, kept_often, tmp_path):
     """Where the job of several units is killed, those that are done stay done."""
     first, again = Counted(), Counted()
     expected = resumed_sample(problem, first, tmp_path / "unit.pt", **OPTIONS)
@@ -387,8 +387,15 @@ def test_finished_samples_are_not_drawn_again(problem, tmp_path):
     assert found.record["seconds"] > expected.record["seconds"]
 
 
+def test_samples_that_took_moments_are_not_kept(problem, tmp_path):
+    resumed_sample(problem, Counted(), tmp_path / "unit.pt", evaluations=2, samples=1)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("changed", ["seed", "inr", "projections", "weights", "samples", "matrix"])
-def test_checkpoint_of_other_samples_is_not_resumed_from(problem, tmp_path, caplog, changed):
+def test_checkpoint_of_other_samples_is_not_resumed_from(
+    problem, kept_often, tmp_path, caplog, changed
+):
     path, other, options, network = tmp_path / "unit.pt", problem, dict(OPTIONS), Counted()
     resumed_sample(problem, Counted(), path, **options)
     if changed in ("inr", "projections"):
