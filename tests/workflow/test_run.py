@@ -140,6 +140,7 @@ class TestFullRun:
         }
         cohort = {"report.html", "report.csv", "report_comparisons.csv", "metrics.tsv"}
         cohort |= {
+            ".compared.json",
             ".exclusions.json",
             ".known.json",
             *(f"multiqc/{name}" for name in MULTIQC_FILES),
