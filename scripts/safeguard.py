@@ -1,8 +1,8 @@
 """Decide how far the prior is followed on a sample, and write the volumes of `diffusion`.
 
 Of the volumes of the prior and of the INR, the mixture is taken that predicts best what was kept
-from both, less the uncertainty of that, so that a prior that does not know the structures does no
-harm.
+from both, with less of the prior the less certain that is, so that one that does not know the
+structures does no harm.
 """
 
 from dataclasses import dataclass

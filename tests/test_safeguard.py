@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 import safeguard
 from besselflow.beam import box_profile
 from besselflow.config import Refine, Tiling
-from besselflow.diffusion.safeguard import PRIOR, cautious_weights, mix, stacking_weights
+from besselflow.diffusion.safeguard import (
+    PRIOR,
+    cautious_weights,
+    mix,
+    prior_share,
+    shrink,
+    stacking_weights,
+)
 from besselflow.held_out import thin
 from besselflow.projection import AxialGrid
 from besselflow.store import Projections, UnitWriter, open_units, write_projections
@@ -129,17 +136,65 @@ def independent_errors(seed, size):
     return {PRIOR: draw(), "inr": draw()}, measured, np.full_like(measured, 0.01)
 
 
-def test_the_standard_error_is_taken_off_the_weight_of_the_prior():
-    """It is that of the weights over many draws, which falls with the root of their pixels."""
-    taken_off = {}
+def test_the_standard_error_is_that_of_the_share_over_many_draws():
+    """It falls with the root of their pixels."""
+    errors = {}
     for size in (16, 64):
         found = [independent_errors(seed, size) for seed in range(60)]
-        best = np.array([stacking_weights(*each)[PRIOR] for each in found])
-        off = best - [cautious_weights(*each)[PRIOR] for each in found]
-        assert off.mean() == pytest.approx(best.std(), rel=0.35)
-        assert (off > 0).all() and best.mean() == pytest.approx(0.5, abs=0.01)
-        taken_off[size] = off.mean()
-    assert taken_off[16] / taken_off[64] == pytest.approx(4, rel=0.35)
+        shares, stated, _ = zip(*(prior_share(*each) for each in found), strict=True)
+        best = [stacking_weights(*each)[PRIOR] for each in found]
+        np.testing.assert_allclose(shares, best, atol=1e-6)
+        assert np.mean(stated) == pytest.approx(np.std(shares), rel=0.35)
+        assert np.mean(shares) == pytest.approx(0.5, abs=0.01)
+        errors[size] = np.mean(stated)
+    assert errors[16] / errors[64] == pytest.approx(4, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("spread", "other"),
+    [(0.03, lambda share: share), (0.1, lambda share: share), (0.3, lambda share: share - 0.1)],
+    ids=["of noise", "as large as the noise", "known well"],
+)
+def test_shrinking_helps_where_shares_are_noise_and_costs_little_where_they_are_known(
+    spread, other
+):
+    """Of many priors whose shares are known up to 0.1, against other ways to take them."""
+    rng = np.random.default_rng(0)
+    true = np.abs(spread * rng.standard_normal(4000))
+    measured = true + 0.1 * rng.standard_normal(4000)
+    shrunk = np.array([shrink(share, 0.1) for share in measured])
+    others = np.clip(other(measured), 0, 1)
+    assert np.square(shrunk - true).mean() < np.square(others - true).mean()
+
+
+@pytest.mark.parametrize(
+    ("share", "error", "expected"),
+    [
+        (0.5, 0.0, 0.5),
+        (0.5, 0.1, 0.48),
+        (0.2, 0.2, 0),
+        (0.1, 0.3, 0),
+        (-0.5, 0.1, 0),
+        (1.6, 0.2, 1),
+    ],
+)
+def test_a_share_is_shrunk_by_what_its_square_is_too_large(share, error, expected):
+    assert shrink(share, error) == pytest.approx(expected)
+
+
+def test_a_prior_that_is_no_better_by_chance_is_not_followed_far():
+    """Two volumes that err alike, the prior with an error of its own besides."""
+    followed = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        measured = rng.random((3, 16, 16))
+        inr = measured + 0.1 * rng.standard_normal(measured.shape)
+        own = 0.1 * rng.standard_normal((3, 2, 2)).repeat(8, axis=1).repeat(8, axis=2)
+        predictions = {PRIOR: inr + own, "inr": inr}
+        followed.append(
+            cautious_weights(predictions, measured, np.full_like(measured, 0.01))[PRIOR]
+        )
+    assert np.mean(followed) < 0.03
 
 
 def test_a_prior_without_errors_is_followed_and_one_that_says_the_same_is_not():
@@ -155,10 +210,11 @@ def test_errors_that_go_together_say_less():
     wide = lambda image: image.repeat(8, axis=1).repeat(8, axis=2)  # noqa: E731
     best = stacking_weights(predictions, measured, variance)[PRIOR]
     each = {name: wide(image) for name, image in predictions.items()}
-    off = best - cautious_weights(each, wide(measured), wide(variance))[PRIOR]
+    share, stated, _ = prior_share(each, wide(measured), wide(variance))
+    assert share == pytest.approx(best)
     apart, error = predictions[PRIOR] - predictions["inr"], predictions["inr"] - measured
     slopes = ((error + best * apart) * apart).sum(axis=0)
-    assert off == pytest.approx(np.sqrt((slopes**2).sum()) / (apart**2).sum(), rel=1e-6)
+    assert stated == pytest.approx(np.sqrt((slopes**2).sum()) / (apart**2).sum(), rel=1e-6)
 
 
 def test_equal_volumes_beside_another():

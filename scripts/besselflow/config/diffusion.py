@@ -194,8 +194,8 @@ class Refine(Section):
         "auto",
         description="How far the prior is followed: 1 takes its volume, 0 that of the INR, values "
         "between mix both. `auto` decides for every sample and channel: it takes the mixture that "
-        "best predicts what was kept from both (`validation.hold_out`), with less of the prior by "
-        "the standard error of its share, and the INR where nothing can be.",
+        "best predicts what was kept from both (`validation.hold_out`), with less of the "
+        "prior the less certain its share is, and the INR where nothing can be.",
     )
 
     @property

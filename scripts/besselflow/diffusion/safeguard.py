@@ -10,8 +10,8 @@ the one is taken that predicts the differences of these neighbours best: it plac
 within the length of a beam, which is what a prior is for. What a volume predicts is linear in
 it, so that the weights are a small least-squares problem with an exact solution (stacking: Wolpert,
 Neural Networks 5, 1992; Breiman, Machine Learning 24, 1996). Few pixels decide, and a prior that is
-followed too far does more harm than one that is followed too little: of its weight, the standard
-error is taken off.
+followed too far does more harm than one that is followed too little: the less certain its weight,
+the more it is shrunk.
 """
 
 from __future__ import annotations
@@ -70,15 +70,61 @@ def stacking_weights(
     return dict(zip(names, map(float, found), strict=True))
 
 
+def prior_share(
+    predictions: Mapping[str, np.ndarray], measured: np.ndarray, variance: np.ndarray
+) -> tuple[float, float, dict[str, float]]:
+    r"""Return the share of the prior in the mixture that predicts best, and how sure that is.
+
+    With the error r of the best mixture without the prior and the difference d of the prior's error
+    from it, the share is :math:`w = -\sum r d / \sum d^2`, and the variance of that
+    :math:`\sum_b (\sum_{i \in b} (r + w d)_i d_i)^2 / (\sum d^2)^2` over blocks b of 8 x 8
+    pixels and all depths, within which errors go together (White, Econometrica 48, 1980).
+
+    Parameters
+    ----------
+    predictions : mapping
+        Name -> what each volume predicts, shape (N, Y, X); that of the prior is among them.
+    measured, variance : numpy.ndarray, shape (N, Y, X)
+        What was measured, and the variance of its noise.
+
+    Returns
+    -------
+    share, error : float
+        The share, which may be below 0 or above 1, and its standard error.
+    rest : dict
+        Name -> weight of all others without the prior.
+    """
+    others = {name: each for name, each in predictions.items() if name != PRIOR}
+    rest = stacking_weights(others, measured, variance)
+    noise = np.sqrt(np.asarray(variance, dtype=np.float64))
+    error = sum(weight * np.asarray(others[name], np.float64) for name, weight in rest.items())
+    apart = (np.asarray(predictions[PRIOR], np.float64) - error) / noise
+    error = (error - measured) / noise
+    power = (apart**2).sum()
+    if power == 0:
+        return 0.0, 0.0, rest
+    share = -(error * apart).sum() / power
+    slopes = ((error + share * apart) * apart).sum(axis=0)
+    starts = [np.arange(0, length, _ALIKE_PIXELS) for length in slopes.shape]
+    blocks = np.add.reduceat(np.add.reduceat(slopes, starts[0], axis=0), starts[1], axis=1)
+    return float(share), float(np.sqrt((blocks**2).sum()) / power), rest
+
+
+def shrink(share: float, error: float) -> float:
+    r"""Return how far a prior is followed whose share is known with an error, from 0 to 1.
+
+    The square of a share :math:`w` is too large by the square of its standard error :math:`s` on
+    average. What is followed, :math:`w (1 - s^2 / w^2)`, is the multiple of the share that would
+    have the least expected error if the corrected square were right (after James and Stein,
+    Berkeley Symp. Math. Statist. Prob. 1, 361, 1961), and nothing where it is within its error.
+    """
+    return float(np.clip(share - error**2 / share, 0, 1)) if share > 0 else 0.0
+
+
 def cautious_weights(
     predictions: Mapping[str, np.ndarray], measured: np.ndarray, variance: np.ndarray
 ) -> dict[str, float]:
-    r"""Return the mixture that predicts measurements best, less what is uncertain of the prior.
-
-    With the error r of the best mixture without the prior and the difference d of the prior's error
-    from it, the prior's weight is :math:`w = -\sum r d / \sum d^2`, and the variance of that
-    :math:`\sum_b (\sum_{i \in b} (r + w d)_i d_i)^2 / (\sum d^2)^2` over blocks b of 8 x 8
-    pixels and all depths, within which errors go together (White, Econometrica 48, 1980).
+    """Return the mixture that predicts measurements best, with less of an uncertain prior.
 
     Parameters
     ----------
@@ -92,21 +138,9 @@ def cautious_weights(
     dict
         Name -> weight; not negative, the sum is 1.
     """
-    rest = {name: each for name, each in predictions.items() if name != PRIOR}
-    shares = stacking_weights(rest, measured, variance)
-    noise = np.sqrt(np.asarray(variance, dtype=np.float64))
-    error = sum(share * np.asarray(rest[name], np.float64) for name, share in shares.items())
-    apart = (np.asarray(predictions[PRIOR], np.float64) - error) / noise
-    error = (error - measured) / noise
-    power = (apart**2).sum()
-    weight = 0.0
-    if power > 0:
-        best = -(error * apart).sum() / power
-        slopes = ((error + best * apart) * apart).sum(axis=0)
-        starts = [np.arange(0, length, _ALIKE_PIXELS) for length in slopes.shape]
-        blocks = np.add.reduceat(np.add.reduceat(slopes, starts[0], axis=0), starts[1], axis=1)
-        weight = float(np.clip(best - np.sqrt((blocks**2).sum()) / power, 0, 1))
-    return {name: weight if name == PRIOR else (1 - weight) * shares[name] for name in predictions}
+    share, error, rest = prior_share(predictions, measured, variance)
+    weight = shrink(share, error)
+    return {name: weight if name == PRIOR else (1 - weight) * rest[name] for name in predictions}
 
 
 def mix(
