@@ -219,7 +219,7 @@ def test_all_files_of_a_set_are_inputs_of_its_sample(tmp_path, monkeypatch):
         *("set.companion.ome", "set_t0.ome.tif")
     ]
     # A ground truth in several files, of which the sheet names one.
-    write_companion(tmp_path / "truth", volume(1, (2, 1, 20, 32, 36)), name="gt")
+    write_companion(tmp_path / "truth", volume(9, (2, 1, 20, 32, 36)), name="gt")
     truth = {"ground_truth": "truth/gt_t0.ome.tif", "voxel_size_y_um": "0.6"}
     checked = lab.check(lab.test, lab.train | truth)
     (sample,) = checked.trains

@@ -304,6 +304,7 @@ def test_another_sampler_calibrates_the_prior_anew_and_trains_nothing(tmp_path, 
     first = train_on_a_phantom(tmp_path)
     before = load_weights(first)
     first.unlink()
+    caplog.clear()
     with caplog.at_level(logging.INFO, "besselflow"):
         train_prior.main(
             [first.with_suffix("") / "train-t"],
