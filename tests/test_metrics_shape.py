@@ -4,7 +4,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from skimage.morphology import skeletonize
@@ -177,12 +177,14 @@ def test_shell_correlation_is_that_of_the_full_transform(shape):
 
 @settings(max_examples=8, deadline=None)
 @given(st.floats(0.1, 50), st.floats(-100, 100), st.integers(0, 99))
+@example(1.5, 86.0, 38)
 def test_scale_and_shift_do_not_change_the_shell_correlation(scale, shift, seed):
     truth = white(seed)
     estimate = truth + 0.5 * white(seed + 1000)
     before, after = correlate(estimate, truth), correlate(scale * (estimate + shift), truth)
+    # In single precision, a hundred times the signal leaves that much of shells with few voxels.
     assert after["correlation"].to_numpy() == pytest.approx(
-        before["correlation"].to_numpy(), abs=1e-3
+        before["correlation"].to_numpy(), abs=5e-3
     )
 
 
