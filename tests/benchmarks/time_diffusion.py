@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from besselflow.baselines.spectral import fit_spectral_model, posterior_mean
 from besselflow.beam import box_profile
 from besselflow.config import Inr, Microdiffusion, Prior, Refine
-from besselflow.device import compute_precision, select_device
+from besselflow.device import compile_network, compute_precision, select_device
 from besselflow.diffusion.assessment import problem_of
 from besselflow.diffusion.geometry import Geometry
 from besselflow.diffusion.network import Denoiser
@@ -40,7 +40,13 @@ _FEW_LEVELS, _FEW_SLICES = 10, 4
 
 
 def main(
-    edge: int, batches: list[int], steps: int, samples: int, threads: int, parts: list[str]
+    edge: int,
+    batches: list[int],
+    steps: int,
+    samples: int,
+    threads: int,
+    parts: list[str],
+    compiled: bool,
 ) -> None:
     """Print one line per measurement.
 
@@ -58,8 +64,10 @@ def main(
         Threads on the CPU.
     parts : list of str
         What to measure, of `PARTS`.
+    compiled : bool
+        Measure training and sampling as `prior.compile` has them.
     """
-    device = select_device(threads)
+    device, kind = select_device(threads), "compiled " if compiled else ""
     if device.type == "cuda":
         print(f"device: {torch.cuda.get_device_name()}")
     else:
@@ -72,18 +80,19 @@ def main(
             f"volume{peak_memory(device)}"
         )
     for batch in batches if "training" in parts else ():
-        settings = Prior(batch=batch, patch=min(64, edge // 16 * 16))
+        settings = Prior(batch=batch, patch=min(64, edge // 16 * 16), compile=compiled)
         seconds = time_training(acquisition, settings, steps, device)
         print(
-            f"training, batch {batch}: {steps / seconds:.2f} steps/s, "
+            f"{kind}training, batch {batch}: {steps / seconds:.2f} steps/s, "
             f"{8 * batch * steps / seconds:.0f} slices of {settings.patch} x {settings.patch} /s"
             f"{peak_memory(device)}"
         )
     if "sampling" in parts:
-        seconds, evaluations = time_sampling(acquisition, Refine(samples=samples), device)
+        seconds, evaluations = time_sampling(acquisition, Refine(samples=samples), device, compiled)
+        rate = edge * evaluations / seconds
         print(
-            f"sampling, {edge} x {edge} x {edge}, {samples} samples of {Refine().evaluations} "
-            f"evaluations: {seconds:.1f} s, {edge * evaluations / seconds:.0f} slices/s"
+            f"{kind}sampling, {edge} x {edge} x {edge}, {samples} samples of "
+            f"{Refine().evaluations} evaluations: {seconds:.1f} s, {rate:.0f} slices/s"
             f"{peak_memory(device)}"
         )
     if "published" in parts:
@@ -132,17 +141,19 @@ def time_fit(acquisition: SimulatedAcquisition, device: torch.device) -> tuple[f
 def time_training(
     acquisition: SimulatedAcquisition, settings: Prior, steps: int, device: torch.device
 ) -> float:
-    """Return the seconds of so many training steps, after as many that warm up."""
-    own = settings.model_copy(update={"steps": steps})
-    for _ in range(2):
+    """Return the seconds of so many training steps, without those that warm up or compile."""
+    seconds = []
+    for count in (steps, steps, 2 * steps):
+        own = settings.model_copy(update={"steps": count})
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder) / "checkpoint.pt"
             _, info = train_prior({"phantom": acquisition}, own, 0, checkpoint, device)
-    return info["seconds"]
+        seconds.append(info["seconds"])
+    return seconds[2] - seconds[1]
 
 
 def time_sampling(
-    acquisition: SimulatedAcquisition, settings: Refine, device: torch.device
+    acquisition: SimulatedAcquisition, settings: Refine, device: torch.device, compiled: bool
 ) -> tuple[float, int]:
     """Return the seconds of sampling a unit, warmed up, and the evaluations of each slice.
 
@@ -152,9 +163,11 @@ def time_sampling(
     denoiser = Denoiser(shape.channels, shape.depth, 0.05)
     denoiser.to(device, memory_format=torch.channels_last).eval()
     denoiser.precision = compute_precision("auto", device)
+    if compiled:
+        compile_network(denoiser.unet)
     prior = DiffusionPrior(denoiser, [LOWEST_NOISE, BLIND], [0.02, 0.05])
     sample = lambda own: sample_posterior(problem_of(acquisition), prior, own, 0, device)  # noqa: E731
-    sample(Refine(samples=1, evaluations=2))
+    sample(settings)
     seconds = timed(lambda: sample(settings), device)
     return seconds, (settings.evaluations - 1) * settings.samples + len(VIEWS)
 
@@ -203,4 +216,7 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=8 if able else 2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--compiled", action="store_true", help="training and sampling as prior.compile has them"
+    )
     main(**vars(parser.parse_args()))

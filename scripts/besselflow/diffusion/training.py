@@ -21,6 +21,7 @@ from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, LOWEST_NOISE
 from besselflow.diffusion.simulation import SimulatedAcquisition, facts_of
 from besselflow.fingerprint import fingerprint
 from besselflow.landmarks import encode
+from besselflow.muon import Muon
 from besselflow.optimisation import MovingAverage, Plan, optimise
 
 # Share of the training blocks that are estimated without a state. The estimate is the posterior
@@ -42,14 +43,17 @@ class TrainingBlocks:
 
     Attributes
     ----------
-    truth, inr, spectral : torch.Tensor, shape (Z, Y, X)
-    projections : torch.Tensor, shape (P, Y, X)
+    images : torch.Tensor, shape (3 Z + P, Y, X)
+        The slices of truth, INR and spectral estimate and the projections, one after the other, so
+        that all that a block needs is gathered at once.
     noise : float
         As in `SimulatedAcquisition`.
     blurred : bool
         Whether the beam has a lateral blur, whose size is known.
     blocks, upside_down : list of Block
         As they lie in the volume, and the same turned over.
+    needed, needed_upside_down : list of torch.Tensor, shape (3 CONTEXT + NEAREST,)
+        Which of the images each of them needs.
     errors : list of float
         Root mean square error of the INR in the slices of each block.
     light : list of numpy.ndarray, shape (Y + 1, X + 1)
@@ -57,14 +61,13 @@ class TrainingBlocks:
         columns before each place.
     """
 
-    truth: torch.Tensor
-    inr: torch.Tensor
-    spectral: torch.Tensor
-    projections: torch.Tensor
+    images: torch.Tensor
     noise: float
     blurred: bool
     blocks: list[Block]
     upside_down: list[Block]
+    needed: list[torch.Tensor]
+    needed_upside_down: list[torch.Tensor]
     errors: list[float]
     light: list[np.ndarray]
 
@@ -72,17 +75,20 @@ class TrainingBlocks:
     def of(cls, acquisition: SimulatedAcquisition, device: torch.device) -> TrainingBlocks:
         """Move the learnt rows of an acquisition to a device."""
         a, rows = acquisition, acquisition.learnt_rows
-        tensor = lambda array: torch.from_numpy(array[:, rows]).to(device)  # noqa: E731
+        images = np.concatenate([v[:, rows] for v in (a.truth, a.inr, a.spectral, a.projections)])
         blocks = lay_blocks(a.matrix, a.positions_um, a.centres_um)
+        upside_down = [block.turned_over() for block in blocks]
         squares = np.square(a.inr - a.truth)[:, rows].mean(axis=(1, 2))
         light = np.square(a.inr[[int(block.slices[CONTEXT // 2]) for block in blocks]][:, rows])
         light = light.cumsum(axis=1, dtype=np.float64).cumsum(axis=2)
         return cls(
-            *(tensor(array) for array in (a.truth, a.inr, a.spectral, a.projections)),
+            torch.from_numpy(images).to(device),
             a.noise,
             a.kernel is not None,
             [block.to(device) for block in blocks],
-            [block.turned_over().to(device) for block in blocks],
+            [block.to(device) for block in upside_down],
+            [_needed(block, len(squares)).to(device) for block in blocks],
+            [_needed(block, len(squares)).to(device) for block in upside_down],
             [math.sqrt(squares[block.inside(len(squares))[0]].mean()) for block in blocks],
             list(np.pad(light, ((0, 0), (1, 0), (1, 0)))),
         )
@@ -91,6 +97,12 @@ class TrainingBlocks:
         """Return the mean square of the INR in a patch of the middle slice of a block."""
         sums, far_y, far_x = self.light[number], y + size, x + size
         return (sums[far_y, far_x] - sums[y, far_x] - sums[far_y, x] + sums[y, x]) / size**2
+
+
+def _needed(block: Block, n_slices: int) -> torch.Tensor:
+    """Return the indices of the images of a block, in the order of `TrainingBlocks.images`."""
+    of_volumes = [number * n_slices + block.slices for number in range(3)]
+    return torch.cat([*of_volumes, 3 * n_slices + block.nearest])
 
 
 def train_prior(
@@ -206,7 +218,7 @@ def _optimisers(denoiser: Denoiser, rate: float) -> list[torch.optim.Optimizer]:
     chosen = {id(matrix) for matrix in matrices}
     others = [weight for weight in denoiser.parameters() if id(weight) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=_MUON_RATE * rate, weight_decay=_WEIGHT_DECAY),
+        Muon(matrices, lr=_MUON_RATE * rate, weight_decay=_WEIGHT_DECAY),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY / 10),
     ]
 
@@ -246,17 +258,16 @@ def _draw_batch(
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    patch = min(settings.patch, *(min(pair.truth.shape[1:]) for pair in pairs))
+    patch = min(settings.patch, *(min(pair.images.shape[1:]) for pair in pairs))
     windows, views, blocks, levels, noises, errors = [], [], [], [], [], []
     for _ in range(settings.batch):
         pair, number, y, x = _draw_place(pairs, patch, rng)
         view = View.draw(rng, stretched=not pair.blurred)
-        window = view.window((y, x), patch, tuple(pair.truth.shape[1:]))
-        block = (pair.upside_down if view.upside_down else pair.blocks)[number]
-        volumes = (v[:, *window][block.slices] for v in (pair.truth, pair.inr, pair.spectral))
-        windows.append(torch.cat([*volumes, pair.projections[:, *window][block.nearest]]))
+        window = view.window((y, x), patch, tuple(pair.images.shape[1:]))
+        needed = pair.needed_upside_down if view.upside_down else pair.needed
+        windows.append(pair.images[:, *window].index_select(0, needed[number]))
         views.append(view)
-        blocks.append(block)
+        blocks.append((pair.upside_down if view.upside_down else pair.blocks)[number])
         blind = rng.random() < _BLIND_SHARE
         drawn = math.exp(rng.uniform(*np.log((LOWEST_NOISE, HIGHEST_NOISE))))
         levels.append(BLIND if blind else drawn)
@@ -291,7 +302,7 @@ def _draw_place(
     for _ in range(_CANDIDATES):
         pair = pairs[rng.integers(len(pairs))]
         number = int(rng.integers(len(pair.blocks)))
-        height, width = pair.truth.shape[1:]
+        height, width = pair.images.shape[1:]
         y, x = int(rng.integers(height - patch + 1)), int(rng.integers(width - patch + 1))
         found.append((pair.mean_light(number, y, x, patch), (pair, number, y, x)))
     return max(found, key=lambda each: each[0])[1]

@@ -18,6 +18,7 @@ from besselflow.fingerprint import fingerprint
 from besselflow.inr.columns import BatchPlan, UnitColumns
 from besselflow.inr.network import CoordinateNetwork, build_network
 from besselflow.inr.steps import automatic_steps
+from besselflow.muon import Muon
 from besselflow.noise import EXCLUDED, pixel_variance, unknown
 from besselflow.optimisation import Plan, optimise
 from besselflow.projection import AxialProjection
@@ -432,4 +433,4 @@ def _optimisers(network: CoordinateNetwork, kind: str, rate: float) -> list[torc
     adam = torch.optim.Adam(others, lr=rate, betas=(0.9, 0.99), eps=1e-12)
     if not matrices:
         return [adam]
-    return [torch.optim.Muon(matrices, lr=_MUON_RATE * rate, weight_decay=0.0), adam]
+    return [Muon(matrices, lr=_MUON_RATE * rate, weight_decay=0.0), adam]
