@@ -10,27 +10,26 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from besselflow.beam import box_profile
 from besselflow.config import Refine
 from besselflow.diffusion import sampling
-from besselflow.diffusion.blocks import REACH, SLICES, lay_blocks
+from besselflow.diffusion.blocks import SLICES, lay_blocks
 from besselflow.diffusion.calibration import Calibration
-from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, DiffusionPrior
-from besselflow.diffusion.sampling import RefinementProblem, noise_levels, sample_posterior
+from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE
+from besselflow.diffusion.sampling import noise_levels
 from besselflow.lateral import LateralBlur
-from besselflow.phantoms import draw_phantom
-from besselflow.projection import AxialGrid, AxialProjection
-from interruption import interrupt
+from known_refinements import (
+    NOISE,
+    OWN,
+    Oracle,
+    problem_of,
+    problem_of_vessels,
+    sample,
+    vessels,
+)
 from tiny_priors import tiny_denoiser
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CPU = torch.device("cpu")
-VOXEL = (1.0, 1.0, 1.0)
-NOISE = 0.02
 KERNEL = np.outer([0.2, 0.6, 0.2], [0.3, 0.4, 0.3])
-OWN = slice(REACH, REACH + SLICES)
-
-
 VIEWS = sampling.VIEWS
 
 
@@ -40,68 +39,20 @@ def one_view(monkeypatch):
     monkeypatch.setattr(sampling, "VIEWS", ((),))
 
 
-class Oracle:
-    """Stands for a denoiser that knows what to answer, and keeps the states that it was shown.
-
-    The spectral estimate of the problems here is the number of each slice, which tells it where
-    the blocks lie that it is asked for.
-    """
-
-    multiple, reach = 1, 0
-
-    def __init__(self, answer, share=1.0):
-        self.answer, self.share, self.states, self.calls = answer, share, [], []
-
-    def __call__(self, noisy, sigma, inr, spectral, projections, geometry, noise):
-        self.calls.append((noisy, sigma, inr, spectral, projections, geometry, noise))
-        level, z = float(sigma[0]), spectral[:, OWN, 0, 0].round().long()
-        if not self.states or self.states[-1][0] != level:
-            self.states.append((level, torch.full_like(self.known(level), torch.nan)))
-        self.states[-1][1][z] = noisy[:, OWN]
-        return self.share * self.known(level)[z] + (1 - self.share) * noisy[:, OWN]
-
-    def known(self, level):
-        return self.answer(level) if callable(self.answer) else self.answer
-
-
-def problem_of(truth, positions, inr=None, variance=NOISE**2):
-    grid = AxialGrid(0.0, 1.0, len(truth))
-    operator = AxialProjection.from_geometry(box_profile(6.0), positions, grid)
-    clean = operator.forward(truth.numpy())
-    errors = NOISE * np.random.default_rng(0).standard_normal(clean.shape)
-    numbers = np.broadcast_to(np.arange(len(truth))[:, None, None], truth.shape)
-    return RefinementProblem(
-        inr=0.5 * truth.numpy() if inr is None else inr,
-        spectral=numbers.astype(np.float32),
-        projections=(clean + errors).astype(np.float32),
-        operator=operator,
-        positions_um=positions,
-        centres_um=grid.centres_um,
-        noise=NOISE,
-        variance=np.full(clean.shape, variance, np.float32),
-    )
-
-
 @pytest.fixture(scope="module")
 def truth():
-    return torch.from_numpy(draw_phantom("vessels", (24, 40, 40), 2, VOXEL))
+    return vessels()
 
 
 @pytest.fixture(scope="module")
-def problem(truth):
-    return problem_of(truth, np.arange(2.5, 24, 6.0))
+def problem():
+    return problem_of_vessels()
 
 
 @pytest.fixture(scope="module")
 def unheard(problem):
     """The same, of data so noisy that they say nothing: every estimate stays as it is."""
     return replace(problem, variance=np.full_like(problem.variance, 1e12))
-
-
-def sample(problem, denoiser, seed=0, error=1e-3, calibration=None, checkpoint=None, **options):
-    prior = DiffusionPrior(denoiser, [0.003, 1.0], [error, error], {}, calibration)
-    settings = Refine(**{"evaluations": 6, "samples": 1, **options})
-    return sample_posterior(problem, prior, settings, seed, CPU, checkpoint=checkpoint)
 
 
 def chi2(problem, volume):
@@ -270,7 +221,7 @@ def test_no_sample_takes_more_than_25_evaluations_of_a_block(problem, monkeypatc
     """All views of the first estimate included, with as many as can be configured."""
     monkeypatch.setattr(sampling, "VIEWS", VIEWS)
     most = Refine.model_json_schema()["properties"]["evaluations"]["maximum"]
-    network, blocks = Counted(), []
+    network, blocks = tiny_denoiser(), []
     network.register_forward_hook(lambda _, inputs, __: blocks.append(len(inputs[0])))
     sample(problem, network, evaluations=most)
     laid = lay_blocks(problem.operator.matrix, problem.positions_um, problem.centres_um)
@@ -323,95 +274,6 @@ def test_a_calibrated_sample_agrees_with_the_data(problem, truth):
     apart = bare.mean + 100 * (bare.sample - bare.mean)
     assert chi2(problem, found.sample) < 1.1 < chi2(problem, apart)
     assert np.abs(found.sample - found.mean).max() > 10 * np.abs(bare.sample - bare.mean).max()
-
-
-@pytest.fixture
-def kept_often(monkeypatch):
-    """A checkpoint is written at every step."""
-    monkeypatch.setattr(sampling, "_CHECKPOINT_SECONDS", 1e-9)
-
-
-class Counted(torch.nn.Module):
-    """A denoiser that counts how often it is asked."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        self.denoiser, self.calls = tiny_denoiser(seed), 0
-        self.multiple, self.reach = self.denoiser.multiple, self.denoiser.reach
-        self.inr_error = self.denoiser.inr_error
-
-    def forward(self, *inputs):
-        self.calls += 1
-        return self.denoiser(*inputs)
-
-
-def resumed_sample(problem, denoiser, checkpoint, **options):
-    calibration = Calibration((0.001, 0.1), (0.003, 0.3))
-    return sample(problem, denoiser, calibration=calibration, checkpoint=checkpoint, **options)
-
-
-# Four steps for each of three samples, after the first estimate.
-OPTIONS = {"evaluations": 5, "samples": 3}
-
-
-@pytest.mark.parametrize("done_at", [2, 5, 6, 12])
-def test_resumed_sampling_is_the_undisturbed_one(
-    problem, kept_often, tmp_path, monkeypatch, caplog, done_at
-):
-    """Killed in the first step, between two samples, or before the last step."""
-    monkeypatch.setattr(sampling, "VIEWS", VIEWS)
-    whole, killed, again = Counted(), Counted(), Counted()
-    expected = resumed_sample(problem, whole, tmp_path / "whole.pt", **OPTIONS)
-    path = tmp_path / "unit.pt"
-    shown = len(VIEWS) + done_at
-    interrupt(shown, lambda: resumed_sample(problem, killed, path, **OPTIONS), sampling)
-    with caplog.at_level(logging.INFO, "besselflow"):
-        found = resumed_sample(problem, again, path, **OPTIONS)
-    assert f"resuming from {path} at step {done_at - 1}" in caplog.messages
-    for name in ("mean", "spread", "std", "sample"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    # What the kill interrupted is done again, and nothing else.
-    calls = whole.calls // (len(VIEWS) + 12)
-    assert again.calls == calls * (12 - done_at + 1)
-    times = [each.record.pop("seconds") for each in (expected, found)]
-    assert min(times) > 0 and found.record == expected.record
-
-
-def test_finished_samples_are_not_drawn_again(problem, kept_often, tmp_path):
-    """Where the job of several units is killed, those that are done stay done."""
-    first, again = Counted(), Counted()
-    expected = resumed_sample(problem, first, tmp_path / "unit.pt", **OPTIONS)
-    found = resumed_sample(problem, again, tmp_path / "unit.pt", **OPTIONS)
-    assert first.calls > 0 == again.calls
-    np.testing.assert_array_equal(found.sample, expected.sample)
-    assert found.record["seconds"] > expected.record["seconds"]
-
-
-def test_samples_that_took_moments_are_not_kept(problem, tmp_path):
-    resumed_sample(problem, Counted(), tmp_path / "unit.pt", evaluations=2, samples=1)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("changed", ["seed", "inr", "projections", "weights", "samples", "matrix"])
-def test_checkpoint_of_other_samples_is_not_resumed_from(
-    problem, kept_often, tmp_path, caplog, changed
-):
-    path, other, options, network = tmp_path / "unit.pt", problem, dict(OPTIONS), Counted()
-    resumed_sample(problem, Counted(), path, **options)
-    if changed in ("inr", "projections"):
-        other = replace(problem, **{changed: np.float32(1.01) * getattr(problem, changed)})
-    elif changed == "matrix":
-        operator = replace(problem.operator, matrix=problem.operator.matrix[:, ::-1].copy())
-        other = replace(problem, operator=operator)
-    elif changed == "weights":
-        network = Counted(seed=1)
-    else:
-        options[changed] = 4
-    with caplog.at_level(logging.INFO, "besselflow"):
-        found = resumed_sample(other, network, path, **options)
-    assert "other settings or data; starting over" in caplog.text
-    fresh = resumed_sample(other, network, tmp_path / "fresh.pt", **options)
-    np.testing.assert_array_equal(found.sample, fresh.sample)
 
 
 POSITIONS = {
