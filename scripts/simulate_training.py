@@ -23,6 +23,7 @@ from besselflow.config import Inr, Spectral, Tiling
 from besselflow.corrections import counts_to_intensity
 from besselflow.device import select_device
 from besselflow.diffusion.geometry import Geometry
+from besselflow.diffusion.names import acquisition_name
 from besselflow.diffusion.simulation import simulate_acquisition
 from besselflow.fingerprint import fingerprint, seed_of
 from besselflow.job import logger, run_script
@@ -55,12 +56,15 @@ class TrainingStack:
         (z, y, x).
     offset : float or None
         Counts of an unlit pixel.
+    number : int
+        Which acquisition of the stack is simulated, counted from 1.
     """
 
     name: str
     path: Path
     voxel_size_um: tuple[float, float, float]
     offset: float | None
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def training_volumes(
         counts = np.asarray(data[channel])
         volume = np.asarray(counts_to_intensity(counts, source.offset, None))
         name = source.name if data.shape[0] == 1 else f"{source.name} channel {channel}"
-        volumes[name] = (
+        volumes[acquisition_name(name, source.number)] = (
             _resampled(volume, source.voxel_size_um, geometry.voxel_size_um),
             Origin.of(counts),
         )
@@ -235,7 +239,7 @@ def source_of(row: dict | int, inputs: Mapping[str, Any]) -> TrainingStack | Own
         tiling = Tiling(**row["tiling"])
         return OwnVolume(row["name"], row["axis"], Path(inputs["projections"]), units, tiling)
     path, voxel_size_um = Path(inputs["volume"]), tuple(row["voxel_size_um"])
-    return TrainingStack(row["name"], path, voxel_size_um, row["offset"])
+    return TrainingStack(row["name"], path, voxel_size_um, row["offset"], row.get("number", 1))
 
 
 if __name__ == "__main__":

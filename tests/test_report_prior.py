@@ -25,6 +25,12 @@ def test_the_share_of_the_prior_is_put_into_words(prior, words):
     assert note.endswith("Prior trained on: mouse-1, 2 phantoms of vessels.")
 
 
+def test_acquisitions_of_a_volume_are_counted():
+    info = {"trained_on": ["a", "b", "a acquisition 2", "a acquisition 3", "phantom cells 1"]}
+    note = prior_note([record(1.0)], info)
+    assert note.endswith("Prior trained on: a (3 acquisitions), b, 1 phantom of cells.")
+
+
 def test_a_prior_that_the_data_contradict_is_not_said_to_know_the_sample():
     note = prior_note([record(1.0, doubted=False), record(1.0, doubted=True)], INFO)
     assert "The projections contradict the prior more than they did in its training" in note

@@ -301,6 +301,12 @@ def test_prior_is_trained_on_samples_and_phantoms(facility, train, phantoms, exp
     assert items == samples + [f"phantom-{number}" for number in range(expected)]
 
 
+def test_every_training_sample_is_imaged_as_often_as_is_wished(facility):
+    facility.write_sheet(True)
+    run = facility.with_prior(acquisitions=3, phantoms=1)
+    assert run.training_items("any") == ["train-t", "train2-t", "train3-t", "phantom-0"]
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_own_prior_is_one_per_sample_and_learns_from_no_other(facility, train):
     facility.write_sheet(train)

@@ -179,6 +179,19 @@ def test_every_channel_of_a_stack_is_imaged(tmp_path, channels):
     assert {path.name for path in tmp_path.iterdir()} == {"t.tif", "train-t.1"}
 
 
+def test_another_acquisition_of_a_stack_has_other_noise_and_another_brightness(tmp_path):
+    write_stack(tmp_path / "t.tif")
+    found = []
+    for number in (1, 2):
+        stack = TrainingStack("t", tmp_path / "t.tif", VOXEL, 100.0, number)
+        main(stack, GEOMETRY, Spectral(), INR, SEED, 1, tmp_path / f"train{number}-t")
+        (path,) = (tmp_path / f"train{number}-t").iterdir()
+        assert path.stem == ("t" if number == 1 else "t acquisition 2")
+        found.append(SimulatedAcquisition.load(path))
+    assert found[0].digest == found[1].digest != ""
+    assert found[0].noise != pytest.approx(found[1].noise, rel=1e-3)
+
+
 def test_checkpoints_of_samples_with_dots_in_their_names_are_their_own(tmp_path, monkeypatch):
     used = []
 

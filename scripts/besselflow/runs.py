@@ -18,6 +18,7 @@ from besselflow.checks import CheckedSheet, check_samples, describe_rejections
 from besselflow.config import Config, load_config
 from besselflow.corrections.flat_field import read_flat_field
 from besselflow.diffusion.geometry import Geometry
+from besselflow.diffusion.names import training_item, volume_name
 from besselflow.errors import InputError
 from besselflow.failures import ADMISSION, Failure
 from besselflow.fingerprint import fingerprint
@@ -206,14 +207,15 @@ class Run:
     def training_items(self, key: str) -> list[str]:
         """Return what a prior, one of `trained_priors`, is trained on.
 
-        Besides phantoms, these are the `role: train` samples or, seen along either lateral axis,
-        the INR of its own sample.
+        Besides phantoms, these are acquisitions of the `role: train` samples or, seen along either
+        lateral axis, the INR of its own sample.
         """
         count = self.config.prior.phantoms
         if key.startswith(_OWN):
             known = [f"{key}-{axis}" for axis in ("y", "x")]
         else:
-            known = [f"train-{name}" for name in self.trains]
+            numbers = range(1, self.config.prior.acquisitions + 1)
+            known = [training_item(name, number) for number in numbers for name in self.trains]
             count = count if known else max(count, _FEWEST_PHANTOMS)
         return known + [f"phantom-{number}" for number in range(count)]
 
@@ -477,7 +479,8 @@ def _check_leak(chosen: str, tests: list[Sample]) -> None:
             name = names.get(fingerprint(volume.astype(np.float32))) or known.found_in(volume)
             if name is not None:
                 raise InputError(
-                    f'prior.weights in the configuration: "{chosen}" was trained on "{name}", '
+                    f'prior.weights in the configuration: "{chosen}" was trained on '
+                    f'"{volume_name(name)}", '
                     f"which shares voxels with the ground truth of the test sample "
                     f'"{sample.name}" ({sample.ground_truth}), and would flatter its scores; '
                     "choose another prior, or leave out the sample"

@@ -16,7 +16,7 @@ UNITS = "results/many/units/diffusion-0.zip"
 
 
 def test_a_prior_is_trained_checked_and_used_again(tmp_path):
-    facility = TinyFacility(tmp_path, **SETTINGS)
+    facility = TinyFacility(tmp_path, **SETTINGS, prior=TINY["prior"] | {"acquisitions": 2})
     facility.add_test("many", step_um=1.5, known=False)
     facility.add_train("other")
     first = facility.run(UNITS)
@@ -24,10 +24,16 @@ def test_a_prior_is_trained_checked_and_used_again(tmp_path):
 
     (prior,) = (facility.results / "priors").glob("*.safetensors")
     simulated = facility.results / "priors" / prior.stem
-    (path,) = simulated.rglob("*.npz")
-    assert path == simulated / "train-other" / "other.npz"
-    found = SimulatedAcquisition.load(path)
-    assert found.truth.shape == (18, 32, 32)
+    paths = [
+        simulated / "train-other/other.npz",
+        simulated / "train2-other/other acquisition 2.npz",
+    ]
+    assert sorted(simulated.rglob("*.npz")) == sorted(paths)
+    one, two = map(SimulatedAcquisition.load, paths)
+    assert one.truth.shape == two.truth.shape == (18, 32, 32)
+    assert one.noise != two.noise
+    trained_on = json.loads(prior.with_suffix(".json").read_text(encoding="utf-8"))["trained_on"]
+    assert trained_on == ["other", "other acquisition 2"]
     assert not list(facility.results.rglob("*checkpoint*"))
 
     units = open_units([facility.folder / UNITS])

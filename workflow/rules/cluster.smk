@@ -62,7 +62,7 @@ def need(stage, wildcards):
 
 def extent_of_item(item):
     """Return the size of a volume to learn from; of a sample's own volume, that of a tile."""
-    kind, name = item.split("-", 1)
+    kind, name, _ = parse_item(item)
     if kind == "own":
         sample = RUN.tests[name.rsplit("-", 1)[0]]
         return within_region(

@@ -11,6 +11,7 @@ from besselflow import failures
 from besselflow.ablation import load_grid, remember_arguments
 from besselflow.beam.spec import file_of
 from besselflow.config import BASELINES
+from besselflow.diffusion.names import parse_item
 from besselflow.errors import InputError
 from besselflow.folding import fold_sample
 from besselflow.job import become_controller, watch_controller
@@ -59,7 +60,7 @@ wildcard_constraints:
     baseline="|".join(BASELINES),
     shard=r"\d+",
     geometry="|".join(map(re.escape, [*RUN.trained_priors, ANY_BEAM])),
-    item="(train|phantom|own)-[^/]+",
+    item=r"(train\d*|phantom|own)-[^/]+",
 
 
 def exclusion_marker():

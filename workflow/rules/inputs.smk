@@ -56,7 +56,7 @@ def training_stack(wildcards):
 
     Else a prior would know what it is checked on.
     """
-    kind, name = wildcards.item.split("-", 1)
+    kind, name, _ = parse_item(wildcards.item)
     if kind == "train":
         train = RUN.trains[name]
         return {"volume": str(train.ground_truth)} | truth_files(train)
@@ -76,7 +76,7 @@ def training_stack(wildcards):
 
 def training_source(wildcards):
     """The row of a training sample, the number of a phantom, or the view of a sample's own INR."""
-    kind, name = wildcards.item.split("-", 1)
+    kind, name, number = parse_item(wildcards.item)
     if kind == "phantom":
         return int(name)
     if kind == "own":
@@ -87,6 +87,8 @@ def training_source(wildcards):
         "name": sample.name,
         "voxel_size_um": list(sample.voxel_size_um),
         "offset": sample.offset,
+        # What is usual is not mentioned, so that those from before the key are not made again.
+        **({"number": number} if number > 1 else {}),
     }
 
 

@@ -45,7 +45,9 @@ rule train_prior:
         gpu=GPUS,
     params:
         geometry=training_geometry,
-        settings=CONFIG.prior.model_dump(exclude={"weights", "phantoms"}),
+        settings=CONFIG.prior.model_dump(
+            exclude={"weights", "phantoms", "acquisitions"}
+        ),
         sampler=CONFIG.refine.model_dump(exclude={"trust"}),
         seed=CONFIG.seed,
     message:

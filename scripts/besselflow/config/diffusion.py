@@ -151,6 +151,11 @@ class Prior(Section):
         "to train on besides the `role: train` samples. Without any `train` sample, at least "
         "12 are drawn.",
     )
+    acquisitions: Positive = Field(
+        1,
+        description="Simulated acquisitions of every `role: train` sample, each with its own "
+        "brightness, noise and place of the first projection. Every one takes a fit of the INR.",
+    )
     checkpoint_seconds: PositiveFloat = Field(
         60.0, description="Seconds between checkpoints, from which a rerun resumes."
     )

@@ -155,7 +155,7 @@ def train_prior(
         compile_network(denoiser.unet)
     average = MovingAverage(denoiser, _AVERAGE_DECAY)
     identity = fingerprint(
-        settings.model_dump(exclude={"checkpoint_seconds", "compile"}),
+        settings.model_dump(exclude={"checkpoint_seconds", "compile", "acquisitions"}),
         seed,
         *(
             part

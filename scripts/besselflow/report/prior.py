@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from besselflow.diffusion.geometry import departures
+from besselflow.diffusion.names import volume_name
 from besselflow.diffusion.safeguard import PRIOR
 from besselflow.store import Projections
 
@@ -62,9 +64,12 @@ def describe_sources(prior_info: Mapping[str, Any] | None) -> str:
     """Say in a few words what a prior was trained on; many phantoms are counted by kind."""
     names = [str(name) for name in (prior_info or {}).get("trained_on", [])]
     phantoms = [name.split()[1] for name in names if name.startswith("phantom ")]
-    others = [name for name in names if not name.startswith("phantom ")]
-    counted = [f"{phantoms.count(kind)} phantoms of {kind}" for kind in dict.fromkeys(phantoms)]
-    return ", ".join(others + counted) or "other volumes"
+    others = Counter(volume_name(name) for name in names if not name.startswith("phantom "))
+    imaged = [f"{name} ({n} acquisitions)" if n > 1 else name for name, n in others.items()]
+    counted = [
+        f"{n} phantom{'s' if n > 1 else ''} of {kind}" for kind, n in Counter(phantoms).items()
+    ]
+    return ", ".join(imaged + counted) or "other volumes"
 
 
 def describe_departures(measured: Projections, prior_info: Mapping[str, Any] | None) -> list[str]:
