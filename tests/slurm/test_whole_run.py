@@ -102,6 +102,8 @@ def test_each_sample_of_the_demo_is_a_single_job(whole, cluster, tmp_path):
     assert re.search(first, done.stdout), done.stdout
     jobs = jobs_of_run(job_prefix(facility.results), *JOB_FIELDS)
     assert sorted(state for _, state, *_ in jobs) == ["COMPLETED"] * 5 + ["FAILED"]
+    # Stages with one thread each go in single file.
+    assert {*jobs_of_run(job_prefix(facility.results), "NumCPUs")} == {("1",)}
     scores = pd.read_csv(facility.results / "metrics.tsv", sep="\t")
     assert len(names) == 4 and set(scores["sample"]) == {*names, "known"}
     truth = scores["metric"] == "psnr"

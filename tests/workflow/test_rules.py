@@ -61,7 +61,9 @@ GPU = {"fit_inr", "train_prior", "refine", "train_microdiffusion", "sample_micro
 def test_resources_of_a_submitted_job_are_estimated_and_belong_to_no_site(rule):
     asked = dict(re.findall(r"(\w+)=(.*),", RULES[rule]["resources"]))
     estimates = {"mem_mb": f'memory_mb("{rule}")', "runtime": f'minutes("{rule}")'}
-    assert asked == estimates | ({"gpu": "GPUS"} if rule in GPU else {})
+    # Stages that share the job of a small sample share its one lane.
+    lanes = {"lane": "lane"} if "group" in RULES[rule] else {}
+    assert asked == estimates | lanes | ({"gpu": "GPUS"} if rule in GPU else {})
 
 
 def test_another_sample_in_the_sheet_repeats_no_estimate_that_all_samples_share():

@@ -15,6 +15,7 @@ rule assemble:
         "../../envs/environment.yaml"
     threads: 2
     resources:
+        lane=lane,
         mem_mb=memory_mb("assemble"),
         runtime=minutes("assemble"),
     params:

@@ -91,6 +91,21 @@ def is_one_job(sample):
     return not alone and computing_minutes(extent_of(RUN.tests[sample]), CONFIG) <= most
 
 
+# Its stages go in single file, through the one lane that the profile of a cluster gives to each job:
+# what could run side by side takes moments, and would claim the cores of the whole job to its end.
+resource_scopes:
+    lane="local",
+
+
+# Snakemake does not tell its processes in the jobs of limits.
+if not workflow.is_main_process:
+    workflow.register_resource("lane", 1)
+
+
+def lane(wildcards):
+    return int(is_one_job(wildcards.sample))
+
+
 def in_group(name):
     """Return the group of a rule's jobs; `name` may be a function of their wildcards, or None."""
 

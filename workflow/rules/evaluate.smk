@@ -23,6 +23,7 @@ rule evaluate:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("evaluate"),
         runtime=minutes("evaluate"),
     params:

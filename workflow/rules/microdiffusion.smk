@@ -16,6 +16,7 @@ rule train_microdiffusion:
         "../../envs/environment.yaml"
     threads: 8
     resources:
+        lane=lane,
         mem_mb=memory_mb("train_microdiffusion"),
         runtime=minutes("train_microdiffusion"),
         gpu=GPUS,
@@ -48,6 +49,7 @@ rule sample_microdiffusion:
         "../../envs/environment.yaml"
     threads: 8
     resources:
+        lane=lane,
         mem_mb=memory_mb("sample_microdiffusion"),
         runtime=minutes("sample_microdiffusion"),
         gpu=GPUS,

@@ -17,6 +17,7 @@ rule preflight_sample:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("preflight_sample"),
         runtime=minutes("preflight_sample"),
     params:

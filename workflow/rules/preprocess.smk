@@ -35,6 +35,7 @@ rule preprocess:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("preprocess"),
         runtime=minutes("preprocess"),
     params:
@@ -63,6 +64,7 @@ rule convert_ground_truth:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("convert_ground_truth"),
         runtime=minutes("convert_ground_truth"),
     params:

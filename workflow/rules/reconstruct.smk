@@ -13,6 +13,7 @@ rule reconstruct_baseline:
         "../../envs/environment.yaml"
     threads: 2
     resources:
+        lane=lane,
         mem_mb=memory_mb("reconstruct_baseline"),
         runtime=minutes("reconstruct_baseline"),
     params:
@@ -41,6 +42,7 @@ rule fit_inr:
         "../../envs/environment.yaml"
     threads: 8
     resources:
+        lane=lane,
         mem_mb=memory_mb("fit_inr"),
         runtime=minutes("fit_inr"),
         gpu=GPUS,

@@ -74,6 +74,7 @@ rule refine:
         "../../envs/environment.yaml"
     threads: 8
     resources:
+        lane=lane,
         mem_mb=memory_mb("refine"),
         runtime=minutes("refine"),
         gpu=GPUS,
@@ -109,6 +110,7 @@ rule safeguard:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("safeguard"),
         runtime=minutes("safeguard"),
     params:

@@ -33,6 +33,7 @@ rule report_sample:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("report_sample"),
         runtime=minutes("report_sample"),
     params:

@@ -14,6 +14,7 @@ rule hold_out:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("hold_out"),
         runtime=minutes("hold_out"),
     params:
@@ -46,6 +47,7 @@ rule validate:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        lane=lane,
         mem_mb=memory_mb("validate"),
         runtime=minutes("validate"),
     params:
