@@ -21,7 +21,7 @@ from tiny_priors import tiny_denoiser, toy_acquisition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3), (1.5, 1.0, 0.5), 0.25)
+CALIBRATION = Calibration((0.01, 0.1), (0.02, 0.3), (1.5, 1.0, 0.5), 0.25, 1.2, 0.5)
 
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION], ids=["bare", "calibrated"])
@@ -41,6 +41,8 @@ def test_prior_round_trip(tmp_path, calibration):
         spread, change = np.array([[0.005, 0.03, 0.5], [0.1, 0.0, 0.0]], np.float32)
         expected = calibration(spread, change)
         np.testing.assert_array_equal(loaded.calibration(spread, change), expected)
+        sparse = loaded.calibration(spread, change, 2.0)
+        np.testing.assert_allclose(sparse, 2.0**1.2 * expected, rtol=1e-5)
         assert (expected > calibration(spread, 0 * change)).all()
         assert list(loaded.calibration.gains) == list(calibration.gains)
     for name, weights in denoiser.state_dict().items():

@@ -53,9 +53,11 @@ def main(path: Path, output: Path, scratch: Path, threads: int) -> None:
     bare, parts, names = replace(prior, calibration=None), [], []
     for number, file in enumerate(sorted(scratch.glob("*/*.npz"))):
         part, _ = unseen_part(SimulatedAcquisition.load(file), WINDOW)
-        found = sample_posterior(problem_of(part), bare, Refine(), number, device)
+        problem = problem_of(part)
+        found = sample_posterior(problem, bare, Refine(), number, device)
         change, deviation = found.mean - part.inr, found.sample - found.mean
-        parts.append((found.mean - part.truth, found.spread, change, deviation))
+        error = found.mean - part.truth
+        parts.append((error, found.spread, change, deviation, problem.sparseness))
         names.append(file.stem)
     before = [coverage(part, prior.calibration) for part in parts]
     print("coverage of the 90 % intervals, each phantom with a calibration from all others")
@@ -63,7 +65,9 @@ def main(path: Path, output: Path, scratch: Path, threads: int) -> None:
     by_weight = [coverages(parts, weight) for weight in WEIGHTS]
     for name, *found in zip(names, *by_weight, before, strict=True):
         print(f"{name}:", *(f"{each:.1%}" for each in found))
-    calibration = Calibration.fit(*zip(*parts, strict=True))
+    *volumes, known = zip(*parts, strict=True)
+    calibration = Calibration.fit(*volumes, sparseness=known)
+    print(f"exponent of the sparseness: {calibration.exponent:.2f}")
     print("gains:", ", ".join(f"{gain:.2f}" for gain in calibration.gains))
     save_prior(output, replace(prior, calibration=calibration))
 
@@ -72,16 +76,20 @@ def coverages(parts: Sequence[Sequence[np.ndarray]], weight: float) -> list[floa
     """Return the coverage of each part by a calibration from all others."""
     found = []
     for number, part in enumerate(parts):
-        errors, spreads, changes, _ = zip(*(parts[:number] + parts[number + 1 :]), strict=True)
-        calibration = Calibration.fit(errors, spreads, changes, change_weight=weight)
+        others = parts[:number] + parts[number + 1 :]
+        errors, spreads, changes, _, known = zip(*others, strict=True)
+        calibration = Calibration.fit(
+            errors, spreads, changes, change_weight=weight, sparseness=known
+        )
         found.append(coverage(part, calibration))
     return found
 
 
 def coverage(part: Sequence[np.ndarray], calibration: Calibration) -> float:
     """Return the share of errors that lie within the 90 % intervals."""
-    error, spread, change, _ = part
-    return float(np.mean(np.abs(error) <= COVERAGE["coverage_90"] * calibration(spread, change)))
+    error, spread, change, _, known = part
+    std = calibration(spread, change, known)
+    return float(np.mean(np.abs(error) <= COVERAGE["coverage_90"] * std))
 
 
 if __name__ == "__main__":

@@ -75,15 +75,17 @@ def assess(
     prior = DiffusionPrior(
         denoiser, *_correctable_errors(denoiser, parts, seed, device), dict(info)
     )
-    errors, inr_errors, spreads, changes, deviations = [], [], [], [], []
+    errors, inr_errors, spreads, changes, deviations, sparseness = [], [], [], [], [], []
     for number, (part, rows) in enumerate(parts, start=1):
         label = f"calibrating {number} of {len(parts)}"
-        found = sample_posterior(problem_of(part), prior, settings, seed + number, device, label)
+        problem = problem_of(part)
+        found = sample_posterior(problem, prior, settings, seed + number, device, label)
         errors.append((found.mean - part.truth)[:, rows])
         inr_errors.append((part.inr - part.truth)[:, rows])
         spreads.append(found.spread[:, rows])
         changes.append((found.mean - part.inr)[:, rows])
         deviations.append((found.sample - found.mean)[:, rows])
+        sparseness.append(problem.sparseness)
     root = lambda arrays: math.sqrt(np.mean([np.square(each).mean() for each in arrays]))  # noqa: E731
     prior.info["calibration_error"] = root(errors)
     prior.info["calibration_inr_error"] = root(inr_errors)
@@ -91,7 +93,8 @@ def assess(
         "where it has not learnt: error of the posterior mean %.3g of the scale, of the INR %.3g",
         *(prior.info["calibration_error"], prior.info["calibration_inr_error"]),
     )
-    return replace(prior, calibration=Calibration.fit(errors, spreads, changes, deviations))
+    calibration = Calibration.fit(errors, spreads, changes, deviations, sparseness=sparseness)
+    return replace(prior, calibration=calibration)
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ four samples is a rough estimate itself. How far the prior has moved the INR tel
 wrong a voxel may be: from both comes the level of a voxel, see `Calibration.level`. On training
 volumes the error is known: voxels are sorted by their level, and each class of them is given the
 standard deviation whose 90 % interval holds 90 % of its errors. What lies between the classes is
-interpolated.
+interpolated. Where projections lie further apart, as after some were withheld, a prior errs more
+than spread and change tell: all of it grows with a power of the `sparseness` of the acquisition.
 
 A sample is to deviate from the mean as the truth does. Its deviation is enlarged like the standard
 deviation, and in each ring of spatial frequency brought to the power that the error has there.
@@ -13,6 +14,7 @@ deviation, and in each ring of spatial frequency brought to the power that the e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -26,6 +28,9 @@ _CLASSES, _FEWEST = 24, 200
 _LOWEST_QUANTILE = 0.01
 _INTERVAL, _DEVIATIONS = 0.9, 1.6448536
 _SMALLEST = 1e-6
+# Acquisitions that a line is drawn through, and how often it is drawn: the curve knows of it, too.
+_FEWEST_POINTS, _ROUNDS = 4, 3
+_LARGEST_EXPONENT = 3.0
 # Over so many voxels squares are averaged, for the spread of few samples is a noisy figure.
 _SMOOTHING = 1.0
 # Width of a ring in cycles per voxel, and how many there are; the last one has no upper bound.
@@ -51,12 +56,19 @@ class Calibration:
         standard deviation; empty for 1.
     change_weight : float
         How much the change of the INR counts beside the spread; 0 where it does not.
+    exponent : float
+        Power of the sparseness of an acquisition that the standard deviation grows with.
+    least_sparseness : float
+        That of the densest acquisition that the exponent comes from: a denser one is not taken for
+        more certain.
     """
 
     levels: Sequence[float]
     stds: Sequence[float]
     gains: Sequence[float] = ()
     change_weight: float = 0.0
+    exponent: float = 0.0
+    least_sparseness: float = 0.0
 
     @classmethod
     def fit(
@@ -66,8 +78,9 @@ class Calibration:
         changes: Sequence[np.ndarray],
         deviations: Sequence[np.ndarray] = (),
         change_weight: float = CHANGE_WEIGHT,
+        sparseness: Sequence[float] = (),
     ) -> Calibration:
-        """Fit curve and gains to known errors.
+        """Fit curve, exponent and gains to known errors.
 
         Parameters
         ----------
@@ -79,23 +92,42 @@ class Calibration:
             How a sample of each deviates from the mean of all; empty for no gains.
         change_weight : float
             See `level`.
+        sparseness : sequence of float
+            That of each acquisition, as from `sparseness`; empty where it is not to count.
         """
         curve = cls((), (), change_weight=change_weight)
+        levels = [curve.level(*each) for each in zip(spreads, changes, strict=True)]
+        curve = curve._through(errors, levels)
+        if len(sparseness):
+            curve = replace(curve, least_sparseness=float(min(sparseness)))
+            for _ in range(_ROUNDS):
+                ratios = [
+                    _bound(np.abs(error) / curve(*parts))
+                    for error, *parts in zip(errors, spreads, changes, sparseness, strict=True)
+                ]
+                slope = _certain_slope(np.log(sparseness), np.log(ratios))
+                exponent = min(max(curve.exponent + slope, 0.0), _LARGEST_EXPONENT)
+                factors = np.power(sparseness, exponent)
+                scaled = [e / f for e, f in zip(errors, factors, strict=True)]
+                curve = replace(curve, exponent=exponent)._through(scaled, levels)
+        if not len(deviations):
+            return curve
+        return curve.with_gains(errors, spreads, changes, deviations, sparseness)
+
+    def _through(self, errors: Sequence[np.ndarray], levels: Sequence[np.ndarray]) -> Calibration:
+        """Fit the curve to errors at these levels, and leave all else as it is."""
         error = np.abs(np.concatenate([np.ravel(each) for each in errors]))
-        own = [np.ravel(curve.level(*each)) for each in zip(spreads, changes, strict=True)]
-        level = np.concatenate(own)
+        level = np.concatenate([np.ravel(each) for each in levels])
         order = np.argsort(level)
-        levels, stds = [], []
+        middles, stds = [], []
         for low, high in pairwise(_bounds(level[order])):
             chosen = order[low:high]
             middle = max(float(np.median(level[chosen])), _SMALLEST)
-            bound = float(np.quantile(error[chosen], _INTERVAL)) / _DEVIATIONS
-            if levels and middle <= levels[-1]:
+            if middles and middle <= middles[-1]:
                 continue
-            levels.append(middle)
-            stds.append(max(bound, stds[-1] if stds else _SMALLEST))
-        curve = replace(curve, levels=tuple(levels), stds=tuple(stds))
-        return curve.with_gains(errors, spreads, changes, deviations) if deviations else curve
+            middles.append(middle)
+            stds.append(max(_bound(error[chosen]), stds[-1] if stds else _SMALLEST))
+        return replace(self, levels=tuple(middles), stds=tuple(stds))
 
     def with_gains(
         self,
@@ -103,10 +135,12 @@ class Calibration:
         spreads: Sequence[np.ndarray],
         changes: Sequence[np.ndarray],
         deviations: Sequence[np.ndarray],
+        sparseness: Sequence[float] = (),
     ) -> Calibration:
         """Fit the gains to known errors, and leave the curve as it is; see `fit`."""
         curve = replace(self, gains=())
-        parts = zip(deviations, spreads, changes, strict=True)
+        known = sparseness if len(sparseness) else [1.0] * len(errors)
+        parts = zip(deviations, spreads, changes, known, strict=True)
         return replace(curve, gains=_gains(errors, [curve.enlarge(*each) for each in parts]))
 
     def level(self, spread: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -126,21 +160,71 @@ class Calibration:
             return spread
         return np.sqrt(np.square(spread) + self.change_weight * _averaged(np.square(change)))
 
-    def __call__(self, spread: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of voxels, float32; see `level`."""
+    def __call__(
+        self, spread: np.ndarray, change: np.ndarray, sparseness: float = 1.0
+    ) -> np.ndarray:
+        """Return the standard deviation of voxels, float32; see `level` and `sparseness`."""
         known, stds = np.log(self.levels), np.log(self.stds)
         at = np.log(np.maximum(self.level(spread, change), _SMALLEST))
         beyond = np.minimum(at - known[0], 0) + np.maximum(at - known[-1], 0)
-        return np.exp(np.interp(at, known, stds) + beyond).astype(np.float32)
+        raised = self.exponent * math.log(max(sparseness, self.least_sparseness))
+        return np.exp(np.interp(at, known, stds) + beyond + raised).astype(np.float32)
 
-    def enlarge(self, deviation: np.ndarray, spread: np.ndarray, change: np.ndarray) -> np.ndarray:
+    def enlarge(
+        self,
+        deviation: np.ndarray,
+        spread: np.ndarray,
+        change: np.ndarray,
+        sparseness: float = 1.0,
+    ) -> np.ndarray:
         """Make the deviation of a sample (Z, Y, X) from the mean one that can be believed."""
-        enlarged = self(spread, change) / np.maximum(spread, _SMALLEST) * deviation
+        enlarged = self(spread, change, sparseness) / np.maximum(spread, _SMALLEST) * deviation
         if not self.gains:
             return enlarged.astype(np.float32)
         middles = (np.arange(len(self.gains)) + 0.5) * _RING
         gains = np.exp(np.interp(_frequencies(enlarged.shape), middles, np.log(self.gains)))
         return idctn(gains * dctn(enlarged, norm="ortho"), norm="ortho").astype(np.float32)
+
+
+def sparseness(matrix: np.ndarray, positions_um: np.ndarray, spacing_um: float) -> float:
+    """Return how far apart projections lie, relative to how far each of them reaches along z.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray, shape (P, Z)
+        Axial weights.
+    positions_um : numpy.ndarray, shape (P,)
+        Stage positions.
+    spacing_um : float
+        Between slices.
+
+    Returns
+    -------
+    float
+        The distance of neighbours, mean over the depth, relative to the effective length of the
+        beam, median over the projections; 1 for a single projection.
+    """
+    distances = np.diff(np.sort(positions_um))
+    if not distances.sum() > 0:
+        return 1.0
+    lengths = spacing_um * np.sum(matrix, axis=1) ** 2 / np.sum(np.square(matrix), axis=1)
+    return float(np.sum(distances**2) / np.sum(distances) / np.median(lengths))
+
+
+def _bound(errors: np.ndarray) -> float:
+    """Return the standard deviation whose 90 % interval holds 90 % of the sizes of errors."""
+    return max(float(np.quantile(errors, _INTERVAL)) / _DEVIATIONS, _SMALLEST)
+
+
+def _certain_slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the slope of a line through points, shrunk by the share of it that may be chance."""
+    x, y = x - np.mean(x), y - np.mean(y)
+    spread = float(np.sum(x**2))
+    if len(x) < _FEWEST_POINTS or spread < _SMALLEST:
+        return 0.0
+    slope = float(np.sum(x * y)) / spread
+    error = float(np.sum((y - slope * x) ** 2)) / (len(x) - 2) / spread
+    return slope * max(1 - error / max(slope**2, _SMALLEST), 0.0)
 
 
 def _gains(errors: Sequence[np.ndarray], deviations: Sequence[np.ndarray]) -> tuple[float, ...]:

@@ -36,7 +36,7 @@ from besselflow.batches import batch_size, in_batches, in_tiles, tile_size
 from besselflow.checkpoint import Keeper
 from besselflow.config import Refine
 from besselflow.diffusion.blocks import Block, blend_window, lay_blocks
-from besselflow.diffusion.calibration import spread_of
+from besselflow.diffusion.calibration import sparseness, spread_of
 from besselflow.diffusion.network import Denoiser
 from besselflow.diffusion.prior import BLIND, HIGHEST_NOISE, DiffusionPrior
 from besselflow.fingerprint import fingerprint
@@ -92,6 +92,14 @@ class RefinementProblem:
     masked: np.ndarray | None = None
     saturated: np.ndarray | None = None
     shown: np.ndarray | None = None
+
+    @property
+    def sparseness(self) -> float:
+        """How far apart the projections lie, relative to the beam; see `sparseness`."""
+        spacing = (
+            float(self.centres_um[1] - self.centres_um[0]) if len(self.centres_um) > 1 else 1.0
+        )
+        return sparseness(self.operator.matrix, self.positions_um, spacing)
 
     def identity(self, prior: DiffusionPrior, settings: Refine, seed: int) -> str:
         """Return what tells the samples of this problem from all others."""
@@ -389,10 +397,10 @@ def sample_posterior(
     if prior.calibration is None:
         found = mean.cpu().numpy()
         return Posterior(found, spread, spread, found + deviation.cpu().numpy(), record)
-    change = (mean - unit.inr).cpu().numpy()
-    enlarged = torch.from_numpy(prior.calibration.enlarge(deviation.cpu().numpy(), spread, change))
+    seen = spread, (mean - unit.inr).cpu().numpy(), problem.sparseness
+    enlarged = torch.from_numpy(prior.calibration.enlarge(deviation.cpu().numpy(), *seen))
     believable, _ = unit.agree(mean + enlarged.to(device), prior.error_at(BLIND))
-    std, sample = prior.calibration(spread, change), believable.cpu().numpy()
+    std, sample = prior.calibration(*seen), believable.cpu().numpy()
     return Posterior(mean.cpu().numpy(), spread, std, sample, record)
 
 
