@@ -58,6 +58,16 @@ def test_a_single_place_says_nothing(positions):
     assert of_a_box(6, np.array(positions)) == 1.0
 
 
+def test_projections_that_see_nothing_of_the_volume_tell_no_length():
+    positions = np.arange(2.5, 57, 6.0)
+    matrix = AxialProjection.from_geometry(
+        box_profile(6), positions, AxialGrid(0.0, 1.0, 60)
+    ).matrix.copy()
+    matrix[:6] = 0
+    assert sparseness(matrix, positions, 1.0) == pytest.approx(1.0)
+    assert sparseness(np.zeros_like(matrix), positions, 1.0) == 1.0
+
+
 def test_a_sample_knows_its_own():
     acquisition = toy_acquisition(0, (24, 20, 18))
     problem = problem_of(acquisition)

@@ -205,9 +205,12 @@ def sparseness(matrix: np.ndarray, positions_um: np.ndarray, spacing_um: float) 
         beam, median over the projections; 1 for a single projection.
     """
     distances = np.diff(np.sort(positions_um))
-    if not distances.sum() > 0:
+    rows = np.asarray(matrix, float)
+    # A projection that lies beyond the volume sees nothing of it.
+    rows = rows[np.any(rows, axis=1)]
+    if not len(rows) or not distances.sum() > 0:
         return 1.0
-    lengths = spacing_um * np.sum(matrix, axis=1) ** 2 / np.sum(np.square(matrix), axis=1)
+    lengths = spacing_um * np.sum(rows, axis=1) ** 2 / np.sum(np.square(rows), axis=1)
     return float(np.sum(distances**2) / np.sum(distances) / np.median(lengths))
 
 
