@@ -309,6 +309,8 @@ def test_facts_of_an_assessment(assessed):
     assert assessed.info["calibration_inr_error"] == pytest.approx(0.2, rel=0.05)
     # The data improve on the INR, where nothing else does.
     assert 0.1 < assessed.info["calibration_error"] < 0.195
+    # Of acquisitions that are alike.
+    assert assessed.calibration.exponent == 0 < assessed.calibration.least_sparseness
 
 
 def test_assessment_is_determined_by_the_seed(acquisitions):

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from besselflow.beam import box_profile
-from besselflow.diffusion.assessment import problem_of
-from besselflow.diffusion.calibration import Calibration, sparseness
+from besselflow.diffusion import assessment
+from besselflow.diffusion.calibration import Calibration, _certain_slope, sparseness
 from besselflow.projection import AxialGrid, AxialProjection
 from besselflow.thinning import Thinning
-from tiny_priors import toy_acquisition
+from known_refinements import problem_of, sample, vessels
+from tiny_priors import tiny_denoiser, toy_acquisition
 
 SHAPE = (20, 30, 30)
 SPARSENESS = (0.9, 1.0, 1.0, 1.5, 1.6, 1.4)
@@ -70,19 +71,19 @@ def test_projections_that_see_nothing_of_the_volume_tell_no_length():
 
 def test_a_sample_knows_its_own():
     acquisition = toy_acquisition(0, (24, 20, 18))
-    problem = problem_of(acquisition)
+    problem = assessment.problem_of(acquisition)
     spacing = acquisition.centres_um[1] - acquisition.centres_um[0]
     expected = sparseness(acquisition.matrix, acquisition.positions_um, spacing)
     assert problem.sparseness == pytest.approx(expected) and expected > 0
 
 
-def parts_of(exponent, seed, scatter=0.0):
+def parts_of(exponent, seed):
     """Errors of acquisitions that spread alike, but err by a power of their sparseness."""
     rng = np.random.default_rng(seed)
     parts = []
     for known in SPARSENESS:
         spread = np.exp(rng.uniform(-6, -3, SHAPE))
-        size = 2 * known**exponent * np.exp(scatter * rng.standard_normal())
+        size = 2 * known**exponent
         parts.append((size * spread * rng.standard_normal(SHAPE), spread, np.zeros(SHAPE)))
     return parts
 
@@ -100,15 +101,14 @@ def test_the_exponent_is_found_and_intervals_hold_for_each(exponent, seed):
         assert held == pytest.approx(0.9, abs=0.02)
 
 
-def test_what_may_be_chance_is_left_out():
-    exponents = [
-        Calibration.fit(
-            *zip(*parts_of(0.0, seed, 0.5), strict=True), sparseness=SPARSENESS
-        ).exponent
-        for seed in range(20)
-    ]
-    # A line through six points that scatter by half is worth little.
-    assert np.median(exponents) < 0.3
+def test_a_certain_slope_is_kept_and_one_that_may_be_chance_is_shrunk():
+    x = np.log(SPARSENESS)
+    assert _certain_slope(x, 2 * x + 1) == pytest.approx(2)
+    rng = np.random.default_rng(0)
+    scattered = rng.standard_normal((200, len(x)))
+    plain = np.mean([abs(np.polyfit(x, y, 1)[0]) for y in scattered])
+    shrunk = np.mean([abs(_certain_slope(x, y)) for y in scattered])
+    assert shrunk < 0.6 * plain
 
 
 @pytest.mark.parametrize("known", [(1.0, 1.0, 1.0, 1.0), (0.5, 2.0)], ids=["alike", "few"])
@@ -123,6 +123,20 @@ def test_an_acquisition_denser_than_all_known_ones_is_not_taken_for_more_certain
     std = lambda known: calibration(spread, 0 * spread, known)  # noqa: E731
     np.testing.assert_array_equal(std(0.2), std(min(SPARSENESS)))
     assert (std(2.0) > std(1.6)).all()
+
+
+def test_samples_and_their_uncertainty_know_how_sparse_the_acquisition_is():
+    dense = problem_of(vessels(), np.arange(2.5, 24, 3.0))
+    assert dense.sparseness == pytest.approx(0.5, rel=0.1)
+    plain, raised = (
+        sample(
+            dense, tiny_denoiser(), calibration=Calibration((0.01, 0.1), (0.02, 0.3), exponent=e)
+        )
+        for e in (0.0, 1.5)
+    )
+    np.testing.assert_array_equal(raised.mean, plain.mean)
+    np.testing.assert_allclose(raised.std, dense.sparseness**1.5 * plain.std, rtol=1e-4)
+    assert np.std(raised.sample - raised.mean) < 0.8 * np.std(plain.sample - plain.mean)
 
 
 def test_a_sample_deviates_as_its_standard_deviation_grows():

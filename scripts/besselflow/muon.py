@@ -1,6 +1,6 @@
 """Muon, which orthogonalises all matrices of one shape at once.
 
-PyTorch's takes them one by one, in some fifty operations each, which are so small that a GPU waits
+PyTorch's takes them one by one, in dozens of operations each, which are so small that a GPU waits
 for the processor to ask for the next.
 """
 
