@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter, rank_filter
 
 from besselflow.beam import box_profile
 from besselflow.config import Corrections
+from besselflow.corrections import pixels
 from besselflow.corrections.fill import fill_from_neighbours
 from besselflow.corrections.hot_pixels import FEWEST_IMAGES, find_hot_pixels
 from besselflow.corrections.pixels import correct_pixels
@@ -155,6 +156,26 @@ def test_scan_phase_is_found_and_taken_back(phase):
     # What was moved in from beyond the edge, and nothing else, is masked.
     masked = np.asarray(found.masked[0, 0])
     assert not masked[:, ::2].any() and not masked[:, :, 4:-4].any() and masked[:, 1::2].any()
+
+
+def test_the_middle_of_large_images_tells_phase_and_flicker(monkeypatch):
+    """So that memory does not grow with them, of which a view would keep the whole."""
+    counts = acquire().counts
+    seen = {}
+    monkeypatch.setattr(pixels, "_LINES_FOR_PHASE", 40)
+    monkeypatch.setattr(pixels, "_EDGE_FOR_LINES", 48)
+    for name in ("estimate_scan_phase", "estimate_line_noise"):
+        record = lambda images, name=name: seen.update({name: list(images)})  # noqa: E731
+        monkeypatch.setattr(pixels, name, record)
+    correct_pixels(lazy(counts), 100.0, 10.0, Corrections())
+    intensity = (counts - 100.0) / 10
+    np.testing.assert_allclose(seen["estimate_scan_phase"], intensity[:, 12:52, 12:60], rtol=1e-6)
+    pairs = seen["estimate_line_noise"]
+    assert len(pairs) == len(counts) - 1
+    for number, pair in enumerate(pairs):
+        for (image, usable), expected in zip(pair, intensity[number : number + 2], strict=True):
+            np.testing.assert_allclose(image, expected[8:56, 12:60], rtol=1e-6)
+            assert usable.shape == image.shape and image.base is usable.base is None
 
 
 def test_noise_alone_has_no_scan_phase():

@@ -1,5 +1,7 @@
 """Misfit and the split into measured and inferred, against closed forms."""
 
+from typing import ClassVar
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -223,6 +225,28 @@ def test_blocks_do_not_change_the_map(monkeypatch):
     np.testing.assert_allclose(np.asarray(determined_map(lazy(volume), operator)), whole, atol=1e-5)
     tiny = np.asarray(determined_map(lazy(volume[..., :3, :2]), operator))
     assert tiny.shape == (2, 1, 12, 3, 2) and 0 <= tiny.min() <= tiny.max() <= 1
+
+
+class Watched:
+    """A volume of ones that remembers how many pixels of it were read; Dask makes copies of it."""
+
+    shape, dtype, ndim = (1, 1, 12, 400, 400), np.dtype("float32"), 5
+    read: ClassVar[list[int]] = []
+
+    def __getitem__(self, window):
+        values = np.ones(self.shape, self.dtype)[window]
+        self.read.append(values.size // 12)
+        return values
+
+
+def test_a_block_of_the_map_is_read_with_its_margin_and_not_with_its_neighbours(monkeypatch):
+    """So that what is in memory does not depend on how many blocks lie around it."""
+    monkeypatch.setattr(validation, "column_edge", lambda depth: 100)
+    source = da.from_array(Watched(), chunks=(1, 1, 12, 100, 100), name="source")
+    share = determined_map(source, acquisition(np.zeros((1, 1, 4, 400, 400))).operator)
+    Watched.read.clear()
+    assert share[..., 100:200, 200:300].compute().shape == (1, 1, 12, 100, 100)
+    assert sum(Watched.read) == (100 + 2 * 6) ** 2
 
 
 def test_a_volume_without_light_hides_nothing():

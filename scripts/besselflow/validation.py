@@ -243,30 +243,25 @@ def determined_map(volume: da.Array, operator: AxialProjection) -> da.Array:
         0 to 1; 1 where there is no light at all. Computed block by block.
     """
 
-    def share(block: np.ndarray) -> np.ndarray:
-        out = np.empty(block.shape, np.float32)
-        for place in np.ndindex(block.shape[:2]):
-            determined = operator.pinv(operator.forward(block[place]))
-            measured, inferred = (
-                gaussian_filter(part, _SHARE_SIGMA, mode="nearest")
-                for part in split_energies(block[place], determined)
-            )
-            total = measured + inferred
-            out[place] = np.divide(measured, total, out=np.ones_like(total), where=total > 0)
-        return out
-
+    depth, height, width = volume.shape[2:]
     margins = [math.ceil(4 * _SHARE_SIGMA) + reach for reach in _reach(operator)]
-    depth = {axis: min(margins[axis - 3], volume.shape[axis]) for axis in (3, 4)}
-    edge = column_edge(volume.shape[2])
-    blocks = volume.rechunk((1, 1, -1, edge, edge))
-    return da.map_overlap(
-        share,
-        blocks,
-        depth=depth,
-        boundary="none",
-        dtype=np.float32,
-        meta=np.empty((0,) * 5, np.float32),
-    )
+
+    def share(block_info: dict) -> np.ndarray:
+        (t, _), (c, _), _, *window = block_info[None]["array-location"]
+        # Read with its margin alone: of blocks that overlap, Dask would hold all neighbours.
+        wide_y, own_y = _widened(slice(*window[0]), height, margins[0])
+        wide_x, own_x = _widened(slice(*window[1]), width, margins[1])
+        values = np.asarray(volume[t, c, :, wide_y, wide_x])
+        parts = split_energies(values, operator.pinv(operator.forward(values)))
+        for part in parts:
+            gaussian_filter(part, _SHARE_SIGMA, mode="nearest", output=part)
+        measured, total = parts[0], parts.sum(axis=0)
+        out = np.divide(measured, total, out=np.ones_like(total), where=total > 0)
+        return out[None, None, :, own_y, own_x].astype(np.float32)
+
+    edge = column_edge(depth)
+    chunks = da.core.normalize_chunks((1, 1, -1, edge, edge), shape=volume.shape)
+    return da.map_blocks(share, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 5, "f4"))
 
 
 def judge_fit(chi2: float | None, structure: float | None) -> str | None:

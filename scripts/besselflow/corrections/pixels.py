@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -35,6 +35,8 @@ from besselflow.job import logger
 _IMAGES_FOR_PHASE = 24
 _LINES_FOR_PHASE = 512
 _PAIRS_FOR_LINES = 24
+# Of larger images, the middle tells as much, and memory does not grow with them.
+_EDGE_FOR_LINES = 2048
 
 
 @dataclass(frozen=True)
@@ -232,13 +234,12 @@ def _scan_phase(intensity: da.Array, settings: Corrections) -> ScanPhase | str:
         return "it is switched off"
     if settings.scan_phase != "auto":
         return ScanPhase(float(settings.scan_phase), 0.0)
-    times, channels, count, height, _ = intensity.shape
+    times, channels, count, *size = intensity.shape
     places = list(np.ndindex(times, channels, count))
     chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), _IMAGES_FOR_PHASE)))
-    # The same rows of every image, beginning with an even one.
-    rows = min(height, _LINES_FOR_PHASE)
-    first = (height - rows) // 2 // 2 * 2
-    images = [np.asarray(intensity[places[int(index)]])[first : first + rows] for index in chosen]
+    middle = _middle(size, _LINES_FOR_PHASE, _EDGE_FOR_LINES)
+    # A view would keep its whole image.
+    images = [np.asarray(intensity[places[int(index)]])[middle].copy() for index in chosen]
     found = estimate_scan_phase(np.stack(images))
     return found or "neighbouring lines have too little structure in common"
 
@@ -296,17 +297,32 @@ def _line_noise(
         return "it is switched off"
     if offset is None:
         return "the detector's offset is not known, and would be taken for light that flickers"
-    times, _, count = intensity.shape[:3]
+    times, _, count, *size = intensity.shape
     if times * count < 2:
         return "a single image can't tell a bright line from a structure along it"
     to_next = (0, 1) if count > 1 else (1, 0)
     places = list(np.ndindex(times - to_next[0], count - to_next[1]))
     chosen = np.linspace(0, len(places) - 1, min(len(places), _PAIRS_FOR_LINES)).round().astype(int)
     pairs = ((places[i], tuple(np.add(places[i], to_next))) for i in chosen)
+    middle = _middle(size, _EDGE_FOR_LINES, _EDGE_FOR_LINES)
     noise = estimate_line_noise(
-        [_measured(intensity, masked, (t, channel, p)) for t, p in pair] for pair in pairs
+        [
+            [each[middle].copy() for each in _measured(intensity, masked, (t, channel, p))]
+            for t, p in pair
+        ]
+        for pair in pairs
     )
     return noise or "the images are too small, or hold no light"
+
+
+def _middle(size: Sequence[int], rows: int, columns: int) -> tuple[slice, slice]:
+    """Return a window (y, x) of at most so many lines and columns, from an even line on."""
+    starts = (
+        (length - min(length, most)) // 4 * 2
+        for length, most in zip(size, (rows, columns), strict=True)
+    )
+    lengths = map(min, size, (rows, columns))
+    return tuple(slice(start, start + n) for start, n in zip(starts, lengths, strict=True))
 
 
 def _measured(
