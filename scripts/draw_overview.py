@@ -31,7 +31,7 @@ def main(sample: Path, picture: Path) -> None:
     picture : path
         PNG file to write.
     """
-    measured = open_projections(sample / "projections.zarr")
+    measured = open_projections(sample / "projections.zip")
     stores = {path.name.split(".")[0]: path for path in (sample / "methods").glob("*.ozx")}
     final = open_volume(sample / "volume.ome.zarr").attributes["method"]
     stores |= {final: sample / "volume.ome.zarr", "truth": sample / "ground_truth.ozx"}

@@ -70,7 +70,7 @@ def write_sample(
     )
     images = measured.operator.forward(tissue)
     images += rng.normal(0, _NOISE, images.shape).astype("float32")
-    write_projections(work / "projections.zarr", replace_data(measured, images))
+    write_projections(work / "projections.zip", replace_data(measured, images))
     volumes = {}
     for method in methods:
         error = gaussian_filter(rng.normal(0, 1, shape), blur)
@@ -87,13 +87,13 @@ def write_sample(
         spread = 1.5 + 0.05 * tissue
         _write(uncertainty, spread, measured, "uncertainty", [])
     outputs = validation_outputs(folder)
-    validate(volumes, methods[-1], work / "projections.zarr", None, sample, outputs)
+    validate(volumes, methods[-1], work / "projections.zip", None, sample, outputs)
     inside = folder / "evaluation"
     details = Details(inside / "sweep.tsv", inside / "shells.tsv", inside / "conditions.json")
     evaluate(
         volumes,
         truth,
-        work / "projections.zarr",
+        work / "projections.zip",
         {methods[-1]: uncertainty} if uncertainty else {},
         7,
         sample,
@@ -107,7 +107,7 @@ def write_sample(
     curve = [[step, 3.0 / (1 + step / 50)] for step in range(0, 1500, 25)]
     return SampleReportInputs(
         sample=sample,
-        projections=work / "projections.zarr",
+        projections=work / "projections.zip",
         volumes=volumes,
         final=methods[-1],
         metrics=folder / "metrics.tsv",

@@ -110,7 +110,7 @@ class Chain:
     def __init__(self, raw, folder, tiling, truth=True, prior=None):
         self.raw, self.folder, self.tiling, self.truth = raw, folder, tiling, truth
         self.prior = prior
-        self.projections = folder / "projections.zarr"
+        self.projections = folder / "projections.zip"
         self.truth_volume = folder / "ground_truth.ozx" if truth else None
         self.volumes = {}
 

@@ -211,15 +211,15 @@ def test_the_misfit_is_that_of_the_unmasked_pixels():
 
 def test_the_mask_and_the_pictures_come_back_from_the_store(tmp_path):
     _, data, masked = draw(operator_of(count=9, slices=30))
-    write_projections(tmp_path / "p.zarr", acquisition(data, masked))
-    found = open_projections(tmp_path / "p.zarr")
+    write_projections(tmp_path / "p.zip", acquisition(data, masked))
+    found = open_projections(tmp_path / "p.zip")
     np.testing.assert_array_equal(np.asarray(found.masked[0, 0]), masked)
     np.testing.assert_array_equal(found.pictures["before"], np.eye(3))
     unit = list_units(data[None, None].shape, 8, 2)[1]
     np.testing.assert_array_equal(found.unit_masked(unit), masked[:, unit.tile.y, unit.tile.x])
-    write_projections(tmp_path / "q.zarr", acquisition(data, None))
-    assert open_projections(tmp_path / "q.zarr").masked is None
-    assert open_projections(tmp_path / "q.zarr").unit_masked(unit) is None
+    write_projections(tmp_path / "q.zip", acquisition(data, None))
+    assert open_projections(tmp_path / "q.zip").masked is None
+    assert open_projections(tmp_path / "q.zip").unit_masked(unit) is None
 
 
 def test_thinned_acquisitions_keep_their_masks():

@@ -35,7 +35,7 @@ class Workplace(Facility):
         """Return the projections of a sample that is corrected under its own name."""
         stage = self.folder / "stage.csv"
         stage.write_text("projection,z_um\n0,2.5\n1,8.5\n")
-        out = self.folder / f"{sample}-{Path(flat_field).stem}.zarr"
+        out = self.folder / f"{sample}-{Path(flat_field).stem}.zip"
         preprocess.main(
             *(self.folder / f"{sample}.tif", stage, None, "box:6um", pixels, offset, None),
             *(sample, out),

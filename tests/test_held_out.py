@@ -82,8 +82,8 @@ def series():
 
 
 def test_the_thinned_acquisition_is_the_brightest_region_of_the_middle_time(series, tmp_path):
-    write_projections(tmp_path / "thinned.zarr", thin(series, 4, 20))
-    thinned = open_projections(tmp_path / "thinned.zarr")
+    write_projections(tmp_path / "thinned.zip", thin(series, 4, 20))
+    thinned = open_projections(tmp_path / "thinned.zip")
     taken = thinned.attributes["held_out"]
     expected = {"projections": [2, 6], "folded": [], "t": 1, "y": [30, 50], "x": [20, 40]}
     assert taken == expected and thinned.members_um is None
@@ -96,8 +96,8 @@ def test_the_thinned_acquisition_is_the_brightest_region_of_the_middle_time(seri
 
 
 def test_folded_neighbours_become_a_projection_of_a_longer_beam(series, tmp_path):
-    write_projections(tmp_path / "thinned.zarr", thin(series, 6, 20))
-    thinned = open_projections(tmp_path / "thinned.zarr")
+    write_projections(tmp_path / "thinned.zip", thin(series, 6, 20))
+    thinned = open_projections(tmp_path / "thinned.zip")
     taken = thinned.attributes["held_out"]
     assert taken["projections"] == [3] and taken["folded"] == [[6, 7]]
     data = np.asarray(series.data)[1:2, :, :, 30:50, 20:40]
@@ -111,8 +111,8 @@ def test_folded_neighbours_become_a_projection_of_a_longer_beam(series, tmp_path
     assert thinned.members_um[5] == POSITIONS[6:8].tolist()
     # How noisy a projection is goes with it.
     factors = np.linspace(1, 2, len(POSITIONS))
-    write_projections(tmp_path / "f.zarr", thin(replace(series, noise_factors=factors), 6, 20))
-    left = open_projections(tmp_path / "f.zarr").operator.noise_factors
+    write_projections(tmp_path / "f.zip", thin(replace(series, noise_factors=factors), 6, 20))
+    left = open_projections(tmp_path / "f.zip").operator.noise_factors
     np.testing.assert_allclose(left[[2, 3, 5]], [factors[2], factors[4], factors[6:8].mean()])
     # The operator of what is left sees with both beams at once.
     volume = np.random.default_rng(0).random((SHAPE[2], 4, 4)).astype(np.float32)

@@ -141,8 +141,8 @@ def test_preprocess_preflight_and_ground_truth_use_the_same(tmp_path):
     files = write_acquisition(tmp_path, "mouse", acquisition, BEAM, VOXEL, detector, volume)
     sheet = (files.acquisition, files.stage_positions, files.ground_truth)
     row = (str(files.beam_profile), VOXEL, "auto", "auto")
-    preprocess.main(*sheet, *row, "mouse", tmp_path / "projections.zarr")
-    measured = open_projections(tmp_path / "projections.zarr")
+    preprocess.main(*sheet, *row, "mouse", tmp_path / "projections.zip")
+    measured = open_projections(tmp_path / "projections.zip")
     record = measured.attributes["corrections"]["photon_transfer"]
     gain, offset = record["lines"][0]["gain"], record["offset"][0]
     assert measured.unit == "photons" and gain == pytest.approx(10, rel=0.15)
@@ -155,7 +155,7 @@ def test_preprocess_preflight_and_ground_truth_use_the_same(tmp_path):
 
     truth = tmp_path / "truth.ozx"
     convert_ground_truth.main(
-        files.ground_truth, VOXEL, "auto", "auto", "mouse", truth, tmp_path / "projections.zarr"
+        files.ground_truth, VOXEL, "auto", "auto", "mouse", truth, tmp_path / "projections.zip"
     )
     counts = tifffile.imread(files.ground_truth)
     found = open_volume(truth)

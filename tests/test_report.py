@@ -75,7 +75,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(results):
-    return open_projections(results / "vessels" / "work" / "projections.zarr")
+    return open_projections(results / "vessels" / "work" / "projections.zip")
 
 
 def test_a_sample_page_is_self_contained_and_complete(results):

@@ -62,7 +62,7 @@ def inputs(tmp_path_factory):
 def with_corrections(inputs, record, pictures):
     measured = open_projections(inputs.projections)
     attributes = measured.attributes | {"corrections": record}
-    path = inputs.projections.with_name("corrected.zarr")
+    path = inputs.projections.with_name("corrected.zip")
     remove(path)
     write_projections(path, replace(measured, attributes=attributes, pictures=pictures))
     return replace(inputs, projections=path)

@@ -89,7 +89,7 @@ def test_unseen_slices_are_listed(results):
     page = Page(results / "gaps" / "report.html")
     assert "No projection saw 9 of 30 slices (z = 7 to 8, 16 to 17, 25 to 29 µm)" in page.text
     assert "Whatever they show was inferred." in page.text
-    seen = open_projections(results / "ranked" / "work" / "projections.zarr")
+    seen = open_projections(results / "ranked" / "work" / "projections.zip")
     assert describe_unseen(seen) is None
 
 

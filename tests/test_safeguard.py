@@ -321,7 +321,7 @@ class Facility:
     thinned_tiling = TILING.model_copy(update={"shards": 1})
 
     def write(self, folder, projections, volumes, tiling):
-        write_projections(folder / "projections.zarr", projections)
+        write_projections(folder / "projections.zip", projections)
         units = list_units(projections.data.shape, tiling.tile, tiling.halo)
         size = unit_shape(units, SHAPE[2])
         for name, shard in product(volumes, range(tiling.shards)):
@@ -342,11 +342,11 @@ class Facility:
 
     def run(self, shard, refine, checked=True):
         check = Check(
-            self.folder / "thinned" / "projections.zarr",
+            self.folder / "thinned" / "projections.zip",
             self.sources("thinned", 0),
             self.thinned_tiling,
         )
-        whole, units = self.folder / "whole" / "projections.zarr", self.folder / f"{shard}.zip"
+        whole, units = self.folder / "whole" / "projections.zip", self.folder / f"{shard}.zip"
         safeguard.main(
             whole,
             self.sources("whole", shard),

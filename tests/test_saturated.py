@@ -277,16 +277,16 @@ def test_a_sampler_agrees_with_bounds_where_it_is_above_them(kernel):
 
 
 def test_bounds_come_back_from_the_store_and_from_its_units(scene, tmp_path):
-    write_projections(tmp_path / "p.zarr", scene.projections())
-    found = open_projections(tmp_path / "p.zarr")
+    write_projections(tmp_path / "p.zip", scene.projections())
+    found = open_projections(tmp_path / "p.zip")
     np.testing.assert_array_equal(np.asarray(found.saturated[0, 0]), scene.saturated)
     units = list_units(found.data.shape, 16, 2)
     for unit in units:
         own = scene.saturated[:, unit.tile.y, unit.tile.x]
         saturated = found.unit_saturated(unit)
         assert saturated is None if not own.any() else (saturated == own).all()
-    write_projections(tmp_path / "q.zarr", replace(scene.projections(), saturated=None))
-    assert open_projections(tmp_path / "q.zarr").unit_saturated(units[0]) is None
+    write_projections(tmp_path / "q.zip", replace(scene.projections(), saturated=None))
+    assert open_projections(tmp_path / "q.zip").unit_saturated(units[0]) is None
 
 
 def test_the_mean_of_a_bound_and_a_measurement_is_a_bound():

@@ -81,4 +81,4 @@ def test_unusable_acquisition_is_refused(raw, tmp_path, spoil):
     spoilt = Raw(tmp_path / "a.tif", raw.stage, raw.truth, counts, raw.truth_counts)
     with pytest.raises(InputError, match="finite numbers" if spoil == "nan" else "lists 3"):
         Chain(spoilt, tmp_path, WHOLE).preprocess()
-    assert not (tmp_path / "projections.zarr").exists()
+    assert not (tmp_path / "projections.zip").exists()

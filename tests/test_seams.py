@@ -56,7 +56,7 @@ class Sample:
             unit="photons",
             attributes={"sample": "a", "scale": [[float(np.percentile(data, 99.9))]]},
         )
-        self.projections = folder / "projections.zarr"
+        self.projections = folder / "projections.zip"
         write_projections(self.projections, projections)
 
     def volume(self, method, tiling):

@@ -109,7 +109,7 @@ def write_own_inr(folder, channels):
     shape, grid = (3, channels, 2, 10, 14), AxialGrid(0.0, VOXEL[0], 12)
     data = da.zeros(shape, dtype="float32", chunks=(1, 1, *shape[2:]))
     measured = Projections(data, np.array([2.5, 8.5]), box_profile(6.0), grid, VOXEL[1:], "photons")
-    write_projections(folder / "projections.zarr", measured)
+    write_projections(folder / "projections.zip", measured)
     units = list_units(shape, tile=256, halo=2)
     z, y, x = np.meshgrid(np.arange(12), np.arange(10), np.arange(14), indexing="ij")
     place = (1 + z + 100 * y + 10000 * x).astype(np.float32)
@@ -124,7 +124,7 @@ def write_own_inr(folder, channels):
 def test_a_sample_is_seen_along_its_lateral_axes(tmp_path, axis, channels):
     place = write_own_inr(tmp_path, channels)
     units = (tmp_path / "inr.zarr",)
-    source = OwnVolume("s", axis, tmp_path / "projections.zarr", units, Tiling(halo=2))
+    source = OwnVolume("s", axis, tmp_path / "projections.zip", units, Tiling(halo=2))
     # The voxels of the turned volume: what was wide along z is wide along the axis now.
     turned = {"y": (0.5, 1.0, 0.5), "x": (0.5, 0.5, 1.0)}[axis]
     found = training_volumes(source, replace(GEOMETRY, voxel_size_um=turned), SEED)
@@ -142,7 +142,7 @@ def test_a_sample_is_seen_along_its_lateral_axes(tmp_path, axis, channels):
 def test_own_volumes_become_training_acquisitions(tmp_path):
     write_own_inr(tmp_path, 1)
     units = (tmp_path / "inr.zarr",)
-    source = OwnVolume("s", "y", tmp_path / "projections.zarr", units, Tiling(halo=2))
+    source = OwnVolume("s", "y", tmp_path / "projections.zip", units, Tiling(halo=2))
     main(source, GEOMETRY, Spectral(), INR, SEED, 1, tmp_path / "own")
     (path,) = (tmp_path / "own").iterdir()
     found = SimulatedAcquisition.load(path)

@@ -199,8 +199,8 @@ def test_projections_round_trip(tmp_path, shape, kernel):
         attributes={"sample": "mouse", "scale": [[3.5]]},
         lateral_kernel=kernel,
     )
-    write_projections(tmp_path / "p.zarr", written)
-    found = open_projections(tmp_path / "p.zarr")
+    write_projections(tmp_path / "p.zip", written)
+    found = open_projections(tmp_path / "p.zip")
     assert found.data.dtype == np.float32
     np.testing.assert_array_equal(np.asarray(found.data), data)
     np.testing.assert_array_equal(found.positions_um, written.positions_um)
@@ -220,7 +220,7 @@ def test_projections_round_trip(tmp_path, shape, kernel):
     np.testing.assert_array_equal(
         found.unit_data(unit), data[unit.t, unit.c, :, unit.tile.y, unit.tile.x]
     )
-    array = zarr.open_group(str(tmp_path / "p.zarr"), mode="r")["intensity"]
+    array = zarr.open_group(arrays.open_store(tmp_path / "p.zip"), mode="r")["intensity"]
     assert array.metadata.dimension_names == (
         "t",
         "c",
@@ -254,13 +254,16 @@ def test_every_image_is_computed_once_however_large(tmp_path, monkeypatch, edge)
     counts = da.zeros((2, 1, 19, edge, edge), chunks=(1, 1, 1, edge, edge), dtype=np.float32)
     images = counts.map_blocks(correct, dtype=np.float32, meta=np.empty((0,) * 5, np.float32))
     written = replace(acquisition(shape=(2, 1, 19, edge, edge)), data=images)
-    write_projections(tmp_path / "p.zarr", written)
+    write_projections(tmp_path / "p.zip", written)
     assert len(computed) == len(set(computed)) == 2 * 19
-    assert (np.asarray(open_projections(tmp_path / "p.zarr").data) == 1).all()
+    assert (np.asarray(open_projections(tmp_path / "p.zip").data) == 1).all()
 
 
-def test_stores_without_a_lateral_kernel_still_open(tmp_path):
-    write_projections(tmp_path / "p.zarr", acquisition())
+def test_stores_of_earlier_versions_still_open(tmp_path):
+    """They were folders, and the first had no lateral kernel."""
+    write_projections(tmp_path / "p.zip", acquisition())
+    with zipfile.ZipFile(tmp_path / "p.zip") as archive:
+        archive.extractall(tmp_path / "p.zarr")
     group = zarr.open_group(str(tmp_path / "p.zarr"), mode="r+")
     values = dict(group.attrs["besselflow"])
     del values["lateral_kernel"]

@@ -39,32 +39,32 @@ def sample(tmp_path_factory):
         unit="counts",
         attributes={"sample": "mouse", "scale": [[100.0]]},
     )
-    write_projections(folder / "projections.zarr", projections)
+    write_projections(folder / "projections.zip", projections)
     hold_out.main(
-        folder / "projections.zarr",
+        folder / "projections.zip",
         Validation(hold_out=4, region=32),
-        folder / "held_out.zarr",
+        folder / "held_out.zip",
     )
     for part in ("projections", "held_out"):
         for method in METHODS:
             reconstruct_baseline.main(
-                folder / f"{part}.zarr", method, TILING, 0, folder / f"{part}-{method}.zarr"
+                folder / f"{part}.zip", method, TILING, 0, folder / f"{part}-{method}.zip"
             )
     volumes = {method: folder / f"{method}.ome.zarr" for method in METHODS}
-    units = {method: [folder / f"projections-{method}.zarr"] for method in METHODS}
-    assemble.main(folder / "projections.zarr", units, TILING, volumes, {})
+    units = {method: [folder / f"projections-{method}.zip"] for method in METHODS}
+    assemble.main(folder / "projections.zip", units, TILING, volumes, {})
     held_out = validate.HeldOut(
-        folder / "held_out.zarr",
-        {method: folder / f"held_out-{method}.zarr" for method in METHODS},
+        folder / "held_out.zip",
+        {method: folder / f"held_out-{method}.zip" for method in METHODS},
         TILING,
     )
     outputs = validation_outputs(folder)
-    validate.main(volumes, "spectral", folder / "projections.zarr", held_out, "mouse", outputs)
+    validate.main(volumes, "spectral", folder / "projections.zip", held_out, "mouse", outputs)
     return folder, outputs
 
 
 def test_thinned_acquisitions_keep_grid_and_scale(sample):
-    thinned = open_projections(sample[0] / "held_out.zarr")
+    thinned = open_projections(sample[0] / "held_out.zip")
     assert thinned.data.shape == (1, 1, 7, 32, 32)
     assert thinned.grid.n_slices == 40 and thinned.attributes["scale"] == [[100.0]]
     assert thinned.attributes["held_out"]["projections"] == [2, 6]
@@ -84,9 +84,9 @@ def test_the_better_method_predicts_better(sample):
 def test_predictions_are_compared_with_what_was_withheld(sample):
     folder, outputs = sample
     table = pd.read_csv(outputs.held_out, sep="\t")
-    taken = open_projections(folder / "held_out.zarr").attributes["held_out"]
+    taken = open_projections(folder / "held_out.zip").attributes["held_out"]
     y, x = slice(*taken["y"]), slice(*taken["x"])
-    measured = open_projections(folder / "projections.zarr")
+    measured = open_projections(folder / "projections.zip")
     withheld = np.asarray(measured.data)[0, 0, [2, 6], y, x]
     assert table["peak"].unique() == pytest.approx([withheld.max()])
     # Linear interpolation of the neighbours, imaged through the beam again, is close to their mean.
@@ -116,7 +116,7 @@ def test_without_spectral_and_without_withheld_projections_less_is_said(sample, 
     folder, _ = sample
     outputs = validation_outputs(tmp_path)
     volumes = {"interpolation": folder / "interpolation.ome.zarr"}
-    validate.main(volumes, "interpolation", folder / "projections.zarr", None, "mouse", outputs)
+    validate.main(volumes, "interpolation", folder / "projections.zip", None, "mouse", outputs)
     assert list(pd.read_csv(outputs.metrics, sep="\t")["metric"]) == ["determined"]
     for path in (outputs.projections, outputs.held_out):
         assert pd.read_csv(path, sep="\t").empty

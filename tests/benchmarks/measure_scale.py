@@ -92,7 +92,7 @@ def preprocess(folder: Path) -> None:
         detector.offset,
         detector.gain,
         "scale",
-        folder / "projections.zarr",
+        folder / "projections.zip",
     )
 
 
@@ -117,7 +117,7 @@ def spectral(folder: Path) -> None:
     from besselflow.config import Tiling
 
     script.main(
-        folder / "projections.zarr",
+        folder / "projections.zip",
         "spectral",
         Tiling(),
         shard=0,
@@ -131,7 +131,7 @@ def assemble(folder: Path) -> None:
     from besselflow.config import Tiling
 
     script.main(
-        folder / "projections.zarr",
+        folder / "projections.zip",
         {"spectral": [folder / "units.zip"]},
         Tiling(),
         {"spectral": folder / "volume.ome.zarr"},
@@ -146,7 +146,7 @@ def validate(folder: Path) -> None:
     script.main(
         {"spectral": folder / "volume.ome.zarr"},
         "spectral",
-        folder / "projections.zarr",
+        folder / "projections.zip",
         None,
         "scale",
         script.Outputs(**validation_files(folder), metrics=folder / "validation.tsv"),
@@ -171,7 +171,7 @@ def evaluate(folder: Path) -> None:
     script.main(
         {"spectral": folder / "volume.ome.zarr"},
         folder / "ground_truth.ozx",
-        folder / "projections.zarr",
+        folder / "projections.zip",
         {"spectral": folder / "uncertainty.ome.zarr"},
         7,
         "scale",
@@ -188,7 +188,7 @@ def report_sample(folder: Path) -> None:
 
     inputs = SampleReportInputs(
         sample="scale",
-        projections=folder / "projections.zarr",
+        projections=folder / "projections.zip",
         volumes={"spectral": folder / "volume.ome.zarr"},
         final="spectral",
         metrics=folder / "metrics.tsv",

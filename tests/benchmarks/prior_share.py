@@ -146,8 +146,8 @@ def shares_of(results: Path) -> tuple[float, float]:
     held_out = results / "held_out"
     units = {name: held_out / f"units/{name}-0.zip" for name in ("prior", "inr", "spectral")}
     sources = safeguard.Sources(units["prior"], {"inr": units["inr"]}, units["spectral"])
-    check = safeguard.Check(held_out / "projections.zarr", sources, Tiling())
-    safeguard.weights_by_prediction(check, open_projections(results / "projections.zarr"))
+    check = safeguard.Check(held_out / "projections.zip", sources, Tiling())
+    safeguard.weights_by_prediction(check, open_projections(results / "projections.zip"))
     return found["share"], found["error"]
 
 
@@ -159,7 +159,7 @@ def row_of(results: Path) -> list[str]:
         for name in ("prior", "inr")
     )
     truth = np.asarray(open_volume(results / "ground_truth.ozx").data[0, 0], np.float64)
-    measured = open_projections(results / "projections.zarr")
+    measured = open_projections(results / "projections.zip")
     scored, peak = scored_slices(measured.grid, measured.positions_um), truth.max()
     change = (prior - inr)[scored]
     true_share = np.vdot((truth - inr)[scored], change) / np.vdot(change, change)

@@ -53,7 +53,7 @@ def spectra(folder: Path) -> dict[str, np.ndarray]:
     folder : path
         ``results/SAMPLE``, with one work unit per time point and channel.
     """
-    measured = open_projections(folder / "projections.zarr")
+    measured = open_projections(folder / "projections.zip")
     scored = scored_slices(measured.grid, measured.positions_um)
     truth = np.asarray(open_volume(folder / "ground_truth.ozx").data[0, 0])[scored]
     prior = open_units([folder / "units" / "prior-0.zip"]).arrays
@@ -68,7 +68,7 @@ def spectra(folder: Path) -> dict[str, np.ndarray]:
 
 def prior_scores(folder: Path) -> dict[str, float]:
     """Return the scores of what the prior made of the first work unit of a sample."""
-    measured = open_projections(folder / "projections.zarr")
+    measured = open_projections(folder / "projections.zip")
     truth = open_volume(folder / "ground_truth.ozx").data[:1, :1]
     unit = open_units([folder / "units" / "prior-0.zip"]).arrays
     volume, std = (

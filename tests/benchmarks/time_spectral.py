@@ -59,7 +59,7 @@ def measure_library(shape: tuple[int, int, int]) -> dict[str, float]:
 def measure_script(shape: tuple[int, int, int]) -> dict[str, float]:
     """Run the rule's script on a volume of a shape (Z, Y, X); return its seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "projections.zarr"
+        store = Path(folder) / "projections.zip"
         write_projections(store, acquire(shape))
         started = time.perf_counter()
         units = Path(folder) / "units.zarr"

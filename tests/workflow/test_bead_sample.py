@@ -29,10 +29,10 @@ def test_bead_stack_and_default_slices(tmp_path):
         "voxel_size_z_um": "",
     }
     facility.write_sheet()
-    target = "results/a/projections.zarr"
+    target = "results/a/projections.zip"
     done = facility.run(target)
     assert done.returncode == 0, done.stdout
-    stored = open_projections(facility.results / "a" / "projections.zarr")
+    stored = open_projections(facility.results / "a" / "projections.zip")
     assert stored.voxel_size_um == (1.0, 1.0, 1.0)
     assert stored.profile.fwhm_um == pytest.approx(6, abs=0.5)
     assert stored.lateral_kernel.shape == (3, 3)

@@ -24,7 +24,7 @@ def test_a_killed_demo_goes_on_and_then_has_nothing_to_do(tmp_path):
         *("--configfile", str(settings), "--shape", "18", "32", "32"),
         *(str(folder), "--", "--cores", "2", "--max-threads", "1"),
     ]
-    kill_in_the_middle(command, tmp_path, folder / "results" / "vessels" / "projections.zarr")
+    kill_in_the_middle(command, tmp_path, folder / "results" / "vessels" / "projections.zip")
     assert not (folder / "results" / "report.html").exists()
 
     second = subprocess.run(

@@ -210,8 +210,8 @@ def test_a_full_disk_is_named_and_costs_nothing_that_is_finished(tmp_path):
     facility = TinyFacility(tmp_path, **SETTINGS)
     facility.add_test("a")
     with small_disk(facility.results, "16m"):
-        assert facility.run("results/a/projections.zarr").returncode == 0
-        finished = facility.modification_times()["a/projections.zarr/zarr.json"]
+        assert facility.run("results/a/projections.zip").returncode == 0
+        finished = facility.modification_times()["a/projections.zip"]
         # Enough for what a run notes at its start, and not for the page at its end.
         filler = fill_disk(facility.results, free=2**15)
         ended = facility.run()
@@ -219,7 +219,7 @@ def test_a_full_disk_is_named_and_costs_nothing_that_is_finished(tmp_path):
         os.truncate(filler, 0)
         resumed = facility.run()
         assert resumed.returncode == 0, resumed.stdout
-        assert facility.modification_times()["a/projections.zarr/zarr.json"] == finished
+        assert facility.modification_times()["a/projections.zip"] == finished
     full = "can't be written: the disk is full; free some space"
     summary = ended.stdout.partition("BesselFlow could not finish everything.")[2]
     assert "There is no results/report.html: results/" in summary and full in summary

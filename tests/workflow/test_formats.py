@@ -81,7 +81,7 @@ def test_series_reaches_the_volume_and_the_report(facility):
 
 def test_every_time_and_channel_holds_its_own_volume(facility):
     volume = np.asarray(open_volume(facility.results / "bruker" / "volume.ome.zarr").data)
-    projections = open_projections(facility.results / "bruker" / "projections.zarr")
+    projections = open_projections(facility.results / "bruker" / "projections.zip")
     assert projections.positions_um.tolist() == POSITIONS.tolist()
     # Slices from -0.5 to 17.5 um are those of the phantom.
     first = round(-projections.grid.first_um)
@@ -112,5 +112,5 @@ def test_second_run_does_nothing_until_a_file_of_the_series_changes(facility):
         raw = bytearray(path.read_bytes())
         raw[-1] ^= 1
         path.write_bytes(raw)
-        planned = facility.run("--dry-run", f"results/{sample}/projections.zarr")
+        planned = facility.run("--dry-run", f"results/{sample}/projections.zip")
         assert job_counts(planned.stdout)["preprocess"] == 1

@@ -1,5 +1,5 @@
 ABLATION = f"{RESULTS}/ablation"
-PROJECTIONS = f"{RESULTS}/{{sample}}{{part}}/projections.zarr"
+PROJECTIONS = f"{RESULTS}/{{sample}}{{part}}/projections.zip"
 
 
 def sample_of(wildcards):
@@ -104,7 +104,7 @@ def safeguard_inputs(wildcards):
     inputs = {"projections": PROJECTIONS, **own}
     if CONFIG.refine.trust == "auto" and not RUN.why_not_held_out(wildcards.sample):
         place = ("{sample}{part}", f"{wildcards.sample}/held_out")
-        inputs["acquisition"] = f"{RESULTS}/{wildcards.sample}/projections.zarr"
+        inputs["acquisition"] = f"{RESULTS}/{wildcards.sample}/projections.zip"
         inputs["thinned_projections"] = PROJECTIONS.replace(*place)
         for name, path in own.items():
             inputs[f"thinned_{name}"] = path.replace(*place).format(shard=0)
@@ -156,7 +156,7 @@ def truth_inputs(wildcards):
     sample = sample_of(wildcards)
     inputs = {"ground_truth": str(sample.ground_truth)} | truth_files(sample)
     if sample.gain == "auto":
-        inputs["projections"] = f"{RESULTS}/{sample.name}/projections.zarr"
+        inputs["projections"] = f"{RESULTS}/{sample.name}/projections.zip"
     return inputs
 
 

@@ -24,7 +24,7 @@ rule preprocess:
     input:
         unpack(preprocess_inputs),
     output:
-        projections=directory(f"{RESULTS}/{{sample}}/projections.zarr"),
+        projections=f"{RESULTS}/{{sample}}/projections.zip",
     log:
         f"{RESULTS}/{{sample}}/logs/preprocess.log",
     benchmark:

@@ -3,7 +3,7 @@ rule hold_out:
     input:
         projections=rules.preprocess.output.projections,
     output:
-        projections=directory(f"{RESULTS}/{{sample}}/held_out/projections.zarr"),
+        projections=f"{RESULTS}/{{sample}}/held_out/projections.zip",
     log:
         f"{RESULTS}/{{sample}}/logs/hold_out.log",
     benchmark:

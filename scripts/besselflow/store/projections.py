@@ -9,7 +9,6 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
 
 from besselflow.beam import AxialProfile
 from besselflow.errors import InputError
@@ -19,8 +18,10 @@ from besselflow.store.arrays import (
     ATTRIBUTE,
     create_array,
     open_lazily,
+    open_store,
     slab_depth,
     store_blocks,
+    write_store,
 )
 from besselflow.store.files import atomic_path
 from besselflow.tiling import Unit
@@ -172,7 +173,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
     Parameters
     ----------
     path : path
-        Folder to write; it appears only when complete.
+        ZIP file to write; it appears only when complete.
     projections : Projections
         Contents; `data` is computed block by block.
     """
@@ -181,8 +182,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
     # Slabs of whole images, each of which is corrected as a whole, and so only once.
     layout = shape, (1, 1, slab_depth(shape, _CHUNK_DEPTH), _CHUNK_EDGE, _CHUNK_EDGE)
     named = {"dimension_names": ["t", "c", "p", "y", "x"]}
-    with atomic_path(path) as temporary:
-        store = LocalStore(temporary)
+    with atomic_path(path) as temporary, write_store(temporary, packed=True) as store:
         group = zarr.open_group(store, mode="w", zarr_format=3)
         group.attrs[ATTRIBUTE] = {
             "positions_um": [float(z) for z in projections.positions_um],
@@ -212,7 +212,7 @@ def write_projections(path: Path | str, projections: Projections) -> None:
 
 def open_projections(path: Path | str) -> Projections:
     """Open the canonical projection store without reading its pixels."""
-    group = zarr.open_group(str(path), mode="r")
+    group = zarr.open_group(open_store(path), mode="r")
     values = group.attrs[ATTRIBUTE]
     array = group[_DATA]
     first, spacing, count = values["grid"]
