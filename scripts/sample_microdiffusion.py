@@ -58,7 +58,7 @@ def main(
     units = list_units(measured.data.shape, tiling.tile, tiling.halo)
     mine = units_of_shard(units, shard, tiling.shards, tiling.chain)
     device = select_device(threads)
-    trained = load_network(network_path, device)
+    trained = load_network(network_path, device, settings.precision)
     size = unit_shape(units, measured.grid.n_slices)
     checkpoints = Path(units_path).with_suffix(".checkpoints")
     with UnitWriter(units_path, mine, size) as writer:

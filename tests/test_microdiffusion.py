@@ -37,7 +37,9 @@ from interruption import interrupt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
+# The published weight would leave 6 levels to visit.
 TINY = Microdiffusion(
+    inr_weight=0.5,
     channels=[8, 16],
     octaves=3,
     steps=8,
@@ -253,19 +255,19 @@ def test_image_embedding_takes_images_of_any_size():
 
 def test_state_is_interpolated_before_every_step(problem):
     network = Recorder()
-    settings = with_values(TINY, guidance=0.0, eta=0.0, inr_weight=0.9)
+    settings = with_values(TINY, guidance=0.0, eta=0.0)
     found, record = sample_slices(problem, network, settings, 0, CPU)
     assert network.levels == Schedule.of(settings).visited(10)
     assert record["evaluations"] == 10
     alpha_bar, inr = Schedule.of(settings).alpha_bar, torch.from_numpy(problem.inr)
-    start = torch.randn(inr.shape, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(network.states[0], 0.1 * start + 0.9 * inr)
+    start = torch.randn(inr.shape, generator=torch.Generator().manual_seed(network.levels[0]))
+    torch.testing.assert_close(network.states[0], 0.5 * start + 0.5 * inr)
     for before, after, level, following in zip(
         network.states, network.states[1:], network.levels, network.levels[1:], strict=False
     ):
         # Without an estimate of noise, a step only undoes the loss of contrast.
         stepped = before * math.sqrt(alpha_bar[following] / alpha_bar[level])
-        torch.testing.assert_close(after, 0.1 * stepped + 0.9 * inr)
+        torch.testing.assert_close(after, 0.5 * stepped + 0.5 * inr)
     np.testing.assert_allclose(found, network.states[-1] / math.sqrt(alpha_bar[0]), rtol=1e-5)
 
 
@@ -274,6 +276,51 @@ def test_published_sampling_stays_close_to_the_inr(problem):
     settings = with_values(Microdiffusion(), guidance=0.0)
     found, _ = sample_slices(problem, Recorder(lambda x, c: x), settings, 0, CPU)
     assert np.abs(found - problem.inr).max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("inr_weight", "visited"), [(0.0, 50), (0.1, 50), (0.5, 20), (0.9, 6), (0.99, 3)]
+)
+def test_levels_whose_trace_is_lost_are_passed_over(problem, inr_weight, visited):
+    network = Recorder()
+    settings = Microdiffusion(inr_weight=inr_weight, guidance=0.0)
+    _, record = sample_slices(problem, network, settings, 0, CPU)
+    assert network.levels == Schedule.of(settings).visited(50)[-visited:]
+    assert record["evaluations"] == visited
+
+
+@pytest.mark.parametrize("inr_weight", [0.5, 0.9])
+def test_levels_that_are_passed_over_leave_no_trace(
+    images, problem, tmp_path, monkeypatch, inr_weight
+):
+    # In low precision, a state that differs by a millionth may be rounded to another one.
+    settings = Microdiffusion(channels=[8, 16], steps=120, learning_rate=3e-3, precision="float32")
+    network = train_network(images, settings, 3, tmp_path / "c.pt", CPU).network
+    settings = with_values(settings, inr_weight=inr_weight)
+    found, record = sample_slices(problem, network, settings, 0, CPU)
+    monkeypatch.setattr("besselflow.config.diffusion._NEGLIGIBLE", 1e-100)
+    expected, whole = sample_slices(problem, network, settings, 0, CPU)
+    assert record["evaluations"] < whole["evaluations"] == 100
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_low_precision_changes_little(images, problem, tmp_path):
+    settings = with_values(TINY, steps=40, batch=4, learning_rate=3e-3, precision="float32")
+    trained = train_network(images, settings, 3, tmp_path / "c.pt", CPU)
+    low = with_values(settings, precision="bfloat16")
+    roughly = train_network(images, low, 3, tmp_path / "d.pt", CPU)
+    curves = [np.array([loss for _, loss in each.info["curve"]]) for each in (trained, roughly)]
+    assert not np.array_equal(*curves)
+    np.testing.assert_allclose(*curves, rtol=0.1)
+    path = tmp_path / "n.safetensors"
+    save_network(path, trained, settings)
+    exact, rough = (
+        sample_slices(problem, load_network(path, CPU, precision).network, settings, 0, CPU)[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert not np.array_equal(exact, rough)
+    assert exact.dtype == rough.dtype == np.float32
+    np.testing.assert_allclose(rough, exact, atol=0.05)
 
 
 def test_slices_are_conditioned_on_acquired_projections_only(problem):
@@ -378,12 +425,12 @@ def test_training_on_a_checkpoint_of_other_settings_starts_over(images, tmp_path
     path = tmp_path / "c.pt"
     train_network(images, with_values(TINY, steps=3), 3, path, CPU)
     with caplog.at_level(logging.INFO, "besselflow"):
-        train_network(images, with_values(TINY, steps=3, inr_weight=0.5), 3, path, CPU)
+        train_network(images, with_values(TINY, steps=3, inr_weight=0.7), 3, path, CPU)
     assert "belongs to other settings or data" in caplog.text
     caplog.clear()
     # Sampling takes no part in the training.
     with caplog.at_level(logging.INFO, "besselflow"):
-        settings = with_values(TINY, steps=3, inr_weight=0.5, guidance=0.5)
+        settings = with_values(TINY, steps=3, inr_weight=0.7, guidance=0.5)
         train_network(images, settings, 3, path, CPU)
     assert "resuming" in caplog.text
 

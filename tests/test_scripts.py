@@ -347,7 +347,7 @@ def test_published_scheme_stays_close_to_the_smoothed_inr(whole):
     assert not list(whole.folder.glob("*.pt"))
     (record,) = open_volume(whole.volumes["microdiffusion"]).attributes["records"]
     assert record["trained_on"] == 3 and record["training_steps"] == 4
-    assert len(record["curve"]) == 4 and record["evaluations"] == 20
+    assert len(record["curve"]) == 4 and record["evaluations"] == 12
     found = whole.volume("microdiffusion")[0, 0]
     scale = open_projections(whole.projections).attributes["scale"][0][0]
     smooth = smooth_neighbours(whole.volume("inr")[0, 0])

@@ -28,6 +28,7 @@ SHAPE = (18, 24, 24)
 SETTINGS = {
     "variational": {"iterations": 5},
     "inr": {"steps": 40, "width": 16, "features": 16},
+    "microdiffusion": {"channels": [8, 16], "steps": 4, "batch": 2, "sampling_steps": 10},
     "prior": {"steps": 6, "channels": [8, 16], "depth": 1, "batch": 2, "patch": 16},
     "refine": {"evaluations": 2, "samples": 2},
     "report": {"picture_pixels": 64},

@@ -114,6 +114,9 @@ _GRADIENT_BYTES = 400e6
 _TRAINING_BYTES = 16
 # Seconds on two cores per step of the training of a prior with 4 blocks of 64 x 64 pixels.
 _TRAINING_STEP_SECONDS = 0.4
+# Seconds on two cores, in single precision, per million pixels of the published network of 32
+# channels: of an evaluation, and of a step of its training.
+_PUBLISHED_SECONDS, _PUBLISHED_TRAINING_SECONDS, _PUBLISHED_CHANNELS = 5.2, 15.0, 32
 _PHANTOM_SHAPE = (64, 96, 96)
 
 
@@ -329,11 +332,16 @@ def need_of(stage: str, extent: Extent, config: Config, shards: int = 1) -> Need
             alone.minutes + beside.minutes - _BASE_MINUTES,
         )
     if stage == "sample_microdiffusion":
-        evaluations = 2 * config.microdiffusion.sampling_steps
-        return _network_need(extent, config, config.microdiffusion.channels[0], evaluations, shards)
+        settings = config.microdiffusion
+        evaluations = 2 * settings.levels_that_count
+        seconds = _published_seconds(_PUBLISHED_SECONDS, settings) / 1e6
+        return _network_need(extent, config, settings.channels[0], evaluations * seconds, shards)
     if stage == "refine":
         evaluations = config.refine.evaluations * config.refine.samples
-        return _network_need(extent, config, config.prior.channels[0], evaluations, shards)
+        seconds = _NETWORK_SECONDS * _channels_cost(config.prior.channels[0]) / 64**2
+        return _network_need(
+            extent, config, config.prior.channels[0], evaluations * seconds, shards
+        )
     held, done, count = _voxels(stage, extent, config, shards)
     bytes_per_voxel, seconds = _COSTS[stage]
     work = seconds * done / 1e6
@@ -365,10 +373,13 @@ def computing_minutes(extent: Extent, config: Config) -> float:
         "microdiffusion": ["train_microdiffusion", "sample_microdiffusion"],
         "diffusion": ["refine", "safeguard"],
     }
-    methods = [stage for name in config.methods for stage in learned.get(name, [name])]
+    stages_of = lambda methods: [  # noqa: E731
+        stage for name in methods for stage in learned.get(name, [name])
+    ]
     withheld = within_region(extent, config.validation.region)
-    stages = [(stage, extent) for stage in (*_ONCE, *methods)]
-    stages += [(stage, withheld) for stage in methods if config.validation.hold_out]
+    stages = [(stage, extent) for stage in (*_ONCE, *stages_of(config.methods))]
+    if config.validation.hold_out:
+        stages += [(stage, withheld) for stage in stages_of(config.ranked_methods)]
     return sum(need_of(stage, size, config).minutes - _BASE_MINUTES for stage, size in stages)
 
 
@@ -444,7 +455,7 @@ def _joint_need(pixels: int, extent: Extent, config: Config) -> Need:
     shape = (extent.times, extent.channels, extent.projections, extent.rows, extent.columns)
     units = len(list_units(shape, config.tiling.tile, config.tiling.halo))
     reached = min(extent.slices, 3 * extent.slices // extent.projections + 6)
-    images = settings.batch * pixels / _INR_COLUMNS
+    images = settings.images_per_step(pixels) * pixels / _INR_COLUMNS
     step = units * _inr_step_seconds(extent.slices, config)
     step += images * _inr_step_seconds(reached, config)
     bytes_per_voxel, _ = _COSTS["fit_inr"]
@@ -455,17 +466,23 @@ def _joint_need(pixels: int, extent: Extent, config: Config) -> Need:
 
 
 def _network_need(
-    extent: Extent, config: Config, channels: int, evaluations: int, shards: int
+    extent: Extent, config: Config, channels: int, seconds_per_pixel: float, shards: int
 ) -> Need:
-    """Return the need of a U-Net that runs over all slices: activations, and slices per second."""
+    """Return the need of a U-Net that runs over all slices: its activations, and its time."""
     held, done, _ = _voxels("refine", extent, config, shards)
     pixels = held / max(extent.slices, extent.projections)
     activations = 4 * _NETWORK_SLICES * _NETWORK_MAPS * channels * pixels
     bytes_per_voxel, seconds = _COSTS["refine"]
-    scale = max(channels / _REFERENCE_CHANNELS, 0.5) ** 2
-    slices = done / 64**2
-    work = seconds * done / 1e6 + slices * evaluations * _NETWORK_SECONDS * scale
+    work = seconds * done / 1e6 + done * seconds_per_pixel
     return _need(bytes_per_voxel * held + activations, work)
+
+
+def _channels_cost(channels: int) -> float:
+    return max(channels / _REFERENCE_CHANNELS, 0.5) ** 2
+
+
+def _published_seconds(per_million: float, settings: Microdiffusion) -> float:
+    return per_million * max(settings.channels[0] / _PUBLISHED_CHANNELS, 0.5) ** 2
 
 
 def _training_need(pixels: int, settings: Prior | Microdiffusion) -> Need:
@@ -475,10 +492,13 @@ def _training_need(pixels: int, settings: Prior | Microdiffusion) -> Need:
     that is only run through; half of them are of lower resolution.
     """
     channels = settings.channels[0]
-    # More blocks are seen at once on a GPU, but not in the memory of the host.
-    batch = settings.blocks_per_step(False) if isinstance(settings, Prior) else settings.batch
+    if isinstance(settings, Prior):
+        # More blocks are seen at once on a GPU, but not in the memory of the host.
+        batch = settings.blocks_per_step(False)
+        step = _TRAINING_STEP_SECONDS * _channels_cost(channels)
+        step *= max(batch * pixels / (4 * _NETWORK_SLICES * 64**2), 0.1)
+    else:
+        batch = settings.images_per_step(pixels)
+        step = _published_seconds(_PUBLISHED_TRAINING_SECONDS, settings) * batch * pixels / 1e6
     kept = 4 * 6 / 2 * _NETWORK_MAPS * channels * batch * pixels / 2
-    scale = max(channels / _REFERENCE_CHANNELS, 0.5) ** 2
-    reference = 4 * _NETWORK_SLICES * 64**2
-    step = _TRAINING_STEP_SECONDS * scale * max(batch * pixels / reference, 0.1)
     return _need(kept, step * settings.steps)

@@ -236,8 +236,7 @@ class Run:
     @property
     def held_out_methods(self) -> list[str]:
         """Methods that are ranked by how well they predict withheld projections."""
-        chosen = self.config.validation.methods
-        return [method for method in self.config.methods if not chosen or method in chosen]
+        return self.config.ranked_methods
 
     @property
     def steps_um(self) -> dict[str, float]:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from besselflow.config import Config, load_config
-from besselflow.preflight.cost import ESTIMATED, PER_MILLION, START_S, start_of, work_of
+from besselflow.config import METHODS, Config, load_config
+from besselflow.preflight.cost import PER_MILLION, START_S, start_of, work_of
 from besselflow.store import open_projections
 from besselflow.tiling import list_units, unit_shape
 
-RULES = {"inr": "fit_inr", "diffusion": "refine"}
+RULES = {"inr": "fit_inr", "microdiffusion": "sample_microdiffusion", "diffusion": "refine"}
 OTHERS = ("preprocess", "convert_ground_truth", "hold_out", "assemble", "validate", "evaluate")
 
 
@@ -30,11 +30,11 @@ def cpu_seconds(path: Path) -> float | None:
 
 def costs_of(folder: Path, config: Config) -> dict[str, float]:
     """Return stage -> processor seconds per million units of work of one sample."""
-    measured = open_projections(folder / "projections.zarr")
+    measured = open_projections(folder / "projections.zip")
     units = list_units(measured.data.shape, config.tiling.tile, config.tiling.halo)
     size = unit_shape(units, measured.grid.n_slices)
     found = {}
-    for method in ESTIMATED:
+    for method in METHODS:
         rule = RULES.get(method, f"reconstruct_baseline-{method}")
         spent = cpu_seconds(folder / "benchmarks" / f"{rule}-0.tsv")
         if spent is not None and method in config.methods:
@@ -55,7 +55,7 @@ def main(results: Path, settings: list[Path]) -> int:
     for path in settings:
         given |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     config = load_config(given)
-    folders = sorted(path.parent for path in results.glob("*/projections.zarr"))
+    folders = sorted(path.parent for path in results.glob("*/projections.zip"))
     if not folders:
         print(f"{results} holds no sample; run the workflow first")
         return 1

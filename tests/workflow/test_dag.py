@@ -16,6 +16,8 @@ EVERYTHING = {
     "fit_inr": 2,
     "simulate_training": 1,
     "train_prior": 1,
+    "train_microdiffusion": 2,
+    "sample_microdiffusion": 2,
     "refine": 2,
     "safeguard": 2,
     "assemble": 2,
@@ -24,9 +26,10 @@ EVERYTHING = {
     "report_sample": 2,
     "report_cohort": 1,
     "all": 1,
-    "total": 30,
+    "total": 34,
 }
 OF_THE_PRIOR = ("simulate_training", "train_prior", "refine", "safeguard")
+PUBLISHED = ("train_microdiffusion", "sample_microdiffusion")
 
 
 def plan(facility, *arguments):
@@ -46,7 +49,8 @@ def test_all_stages_follow_from_the_defaults(small):
 def test_no_prior_is_trained_without_diffusion(small):
     counts, _ = plan(small, "--config", "methods=[spectral,inr]", "final=inr")
     changed = {"reconstruct_baseline": 2, "total": 20}
-    assert counts == {k: v for k, v in EVERYTHING.items() if k not in OF_THE_PRIOR} | changed
+    left_out = (*OF_THE_PRIOR, *PUBLISHED)
+    assert counts == {k: v for k, v in EVERYTHING.items() if k not in left_out} | changed
 
 
 def test_the_final_method_gets_the_fixed_name(small):
@@ -70,7 +74,7 @@ def test_a_method_without_uncertainty_states_none(small):
 
 def test_the_light_is_estimated_once_and_the_preflight_does_not_wait_for_it(small):
     counts, output = plan(small, "--config", "corrections={flat_field: auto}", "--quiet", "host")
-    assert counts == EVERYTHING | {"estimate_shading": 1, "total": 31}
+    assert counts == EVERYTHING | {"estimate_shading": 1, "total": 35}
     lines = output.splitlines()
     waiting = {
         lines[number - 1].split(": ", 1)[1]
@@ -86,9 +90,9 @@ def test_the_light_is_estimated_once_and_the_preflight_does_not_wait_for_it(smal
 
 def test_shards_multiply_the_reconstructions_only(small):
     counts, _ = plan(small, "--config", "tiling={shards: 2}")
-    sharded = ("reconstruct_baseline", "fit_inr", "refine", "safeguard")
+    sharded = ("reconstruct_baseline", "fit_inr", "sample_microdiffusion", "refine", "safeguard")
     double = {name: 2 * EVERYTHING[name] for name in sharded}
-    assert counts == EVERYTHING | double | {"total": 42}
+    assert counts == EVERYTHING | double | {"total": 48}
 
 
 def test_published_scheme_is_trained_once_per_sample(small):
@@ -155,6 +159,19 @@ def test_prior_is_checked_where_projections_can_be_withheld(tmp_path):
     assert counts["hold_out"] == 1 and counts["refine"] == 2 and counts["safeguard"] == 1
     counts, _ = plan(facility, "--config", ranked, "refine={trust: 0.5}")
     assert counts["hold_out"] == counts["refine"] == counts["safeguard"] == 1
+
+
+def test_what_is_there_to_be_compared_with_is_not_trained_twice(tmp_path):
+    facility = TinyFacility(tmp_path, prior={"weights": "shipped"})
+    facility.add_test("many", step_um=1.5)
+    for choice, trained in (
+        ("seed=0", 1),
+        ("final=microdiffusion", 2),
+        ("validation={methods: [inr, microdiffusion]}", 2),
+    ):
+        counts, _ = plan(facility, "--config", choice)
+        assert counts["train_microdiffusion"] == counts["sample_microdiffusion"] == trained
+        assert counts["fit_inr"] == 2
 
 
 def test_an_excluded_sample_has_no_jobs_but_one_that_fails(tmp_path):

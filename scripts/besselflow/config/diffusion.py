@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from besselflow.config.section import Positive, PositiveFloat, Precision, Section, multiples_of_8
+
+# What of a state may be lost: far less than is rounded off.
+_NEGLIGIBLE = 1e-6
+_PIXELS_PER_STEP = 2**16
 
 
 class Microdiffusion(Section):
@@ -60,8 +65,12 @@ class Microdiffusion(Section):
         description="Channels of U-Net and image embedding at each resolution; multiples of 8. "
         "Published: `[64, 128, 128, 128]`, four times the work.",
     )
-    steps: Positive = Field(2000, description="Optimiser steps.")
-    batch: Positive = Field(4, description="Projections per optimiser step.")
+    steps: Positive = Field(250, description="Optimiser steps.")
+    batch: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Projections, or tiles of them, per optimiser step; `auto`: as many as have "
+        "65536 pixels together, 4 of 128 x 128, and at least one.",
+    )
     learning_rate: PositiveFloat = Field(
         2e-4, description="Peak learning rate of AdamW; it decays to zero along a cosine."
     )
@@ -69,11 +78,18 @@ class Microdiffusion(Section):
         50,
         validate_default=True,
         description="Noise levels that sampling visits, evenly spaced; `timesteps` visits all, as "
-        "published. Guidance needs two network evaluations at each.",
+        "published. Guidance needs two network evaluations at each. Levels of which less than a "
+        "millionth is left at the end, since the INR took their place, are passed over: with the "
+        "published weight, all but the last 6.",
     )
     eta: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0,
         description="Share of fresh noise in a sampling step: 1 is DDPM, 0 is DDIM without noise.",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Precision of the U-Net in training and sampling: `float32`, `bfloat16`, or "
+        "`auto`, bfloat16 where the processor or the GPU has instructions for it.",
     )
     checkpoint_seconds: PositiveFloat = Field(
         60.0, description="Seconds between checkpoints, from which a rerun resumes."
@@ -97,6 +113,21 @@ class Microdiffusion(Section):
         if sampling_steps > info.data.get("timesteps", sampling_steps):
             raise ValueError("there are fewer timesteps than sampling_steps; take at most as many")
         return sampling_steps
+
+    def images_per_step(self, pixels: int) -> int:
+        """Return how many projections, of so many pixels each, a training step sees."""
+        return max(1, _PIXELS_PER_STEP // pixels) if self.batch == "auto" else self.batch
+
+    @property
+    def levels_that_count(self) -> int:
+        """How many of the last noise levels leave a trace in what is sampled.
+
+        Before every step, all but a share of 1 - `inr_weight` of the state is replaced by the INR.
+        """
+        if self.inr_weight == 0:
+            return self.sampling_steps
+        needed = math.ceil(math.log(_NEGLIGIBLE) / math.log(1 - self.inr_weight) - 1e-9)
+        return min(self.sampling_steps, needed)
 
 
 class Prior(Section):

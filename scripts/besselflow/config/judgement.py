@@ -51,8 +51,9 @@ class Validation(Section):
     )
     methods: list[Method] = Field(
         [],
-        description="Methods to rank; all of `methods` if none is listed. What a listed method "
-        "builds on is computed with it.",
+        description="Methods to rank. If none is listed, all of `methods`, without "
+        "`microdiffusion` where it is not `final`, as it would have to be trained once more. What "
+        "a listed method builds on is computed with it.",
     )
 
     @field_validator("hold_out")

@@ -13,7 +13,14 @@ Method = Literal[
 ]
 METHODS: tuple[str, ...] = get_args(Method)
 BASELINES = ("interpolation", "spectral", "variational", "richardson_lucy")
-DEFAULT_METHODS = ("interpolation", "spectral", "variational", "inr", "diffusion")
+DEFAULT_METHODS = (
+    "interpolation",
+    "spectral",
+    "variational",
+    "inr",
+    "microdiffusion",
+    "diffusion",
+)
 NEEDS = {
     "variational": ("spectral",),
     "inr": ("spectral",),

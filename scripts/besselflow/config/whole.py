@@ -34,7 +34,8 @@ class Config(Section):
         min_length=1,
         description="Methods to run and compare, any of "
         + ", ".join(f"`{name}`" for name in METHODS)
-        + ". `variational` and `inr` need `spectral`; `microdiffusion` and `diffusion` need `inr`.",
+        + ". `variational` and `inr` need `spectral`; `microdiffusion` and `diffusion` need `inr`. "
+        "`microdiffusion` is there to be compared with; without it, a run is shorter.",
     )
     final: Method = Field(
         "diffusion",
@@ -66,6 +67,16 @@ class Config(Section):
         """Methods whose volume comes with a standard deviation, in their order."""
         states = {"spectral": True, "diffusion": self.refine.gives_uncertainty}
         return [method for method in self.methods if states.get(method, False)]
+
+    @property
+    def ranked_methods(self) -> list[str]:
+        """Methods that are ranked by how well they predict withheld projections."""
+        chosen = self.validation.methods
+        if chosen:
+            return [method for method in self.methods if method in chosen]
+        # It would be trained once more, to rank what is there to be compared with.
+        left_out = {"microdiffusion"} - {self.final}
+        return [method for method in self.methods if method not in left_out]
 
     @field_validator("methods")
     @classmethod

@@ -112,6 +112,8 @@ class ConditionalUnet(nn.Module):
     ----------
     condition_size : int
         Features of a condition; 0 without any.
+    precision : torch.dtype
+        Of the hidden layers of the U-Net and of the image embedding.
     """
 
     def __init__(self, channels: list[int], octaves: int, use_image: bool, use_position: bool):
@@ -120,6 +122,7 @@ class ConditionalUnet(nn.Module):
         self.position = PositionEmbedding(octaves) if use_position else None
         self.condition_size = _IMAGE_FEATURES * use_image + _POSITION_FEATURES * use_position
         self.multiple = 2 ** (len(channels) - 1)
+        self.precision = torch.float32
         self.unet = DiffusionModelUNet(
             spatial_dims=2,
             in_channels=1,
@@ -141,7 +144,10 @@ class ConditionalUnet(nn.Module):
 
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         """Return E_img of images (n, Y, X), or (n, 0) where it is not used."""
-        return images.new_zeros(len(images), 0) if self.image is None else self.image(images)
+        if self.image is None:
+            return images.new_zeros(len(images), 0)
+        with self._in_precision(images.device):
+            return self.image(images).float()
 
     def embed_positions(self, weights: torch.Tensor) -> torch.Tensor:
         """Return E_pos of what collects light from slices with weights (n, Z), or (n, 0).
@@ -174,5 +180,12 @@ class ConditionalUnet(nn.Module):
         images = noisy[:, None]
         if any(pad):
             images = nn.functional.pad(images, pad, mode="replicate")
+        images = images.contiguous(memory_format=torch.channels_last)
         labels = condition if self.condition_size else None
-        return self.unet(images, timesteps, class_labels=labels)[:, 0, :height, :width]
+        with self._in_precision(noisy.device):
+            estimate = self.unet(images, timesteps, class_labels=labels)
+        return estimate[:, 0, :height, :width].float()
+
+    def _in_precision(self, device: torch.device) -> torch.autocast:
+        low = self.precision != torch.float32
+        return torch.autocast(device.type, self.precision, enabled=low)

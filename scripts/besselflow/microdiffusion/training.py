@@ -10,6 +10,7 @@ before, as published, or is fitted in the same steps (`besselflow.microdiffusion
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from besselflow.config import Microdiffusion
+from besselflow.device import compute_precision
 from besselflow.errors import on_one_line
 from besselflow.fingerprint import fingerprint
 from besselflow.microdiffusion.joint import JointFits
@@ -73,6 +75,15 @@ def build_network(settings: Microdiffusion) -> ConditionalUnet:
     return ConditionalUnet(*(getattr(settings, key) for key in _ARCHITECTURE))
 
 
+def to_device(network: ConditionalUnet, device: torch.device, precision: str) -> ConditionalUnet:
+    """Move a network to where it computes, in a precision as for `compute_precision`."""
+    network.precision = compute_precision(precision, device)
+    # The U-Net alone: of some sizes, the gradient of the embedding's strided convolutions ends
+    # PyTorch 2.13 on the CPU with a segmentation fault in that layout.
+    network.unet.to(memory_format=torch.channels_last)
+    return network.to(device)
+
+
 def interpolate_states(state: torch.Tensor, guide: torch.Tensor, inr_weight: float) -> torch.Tensor:
     """Return (1 - w) state + w guide."""
     return torch.lerp(state, guide, inr_weight)
@@ -114,11 +125,13 @@ def train_network(
         The training diverged.
     """
     torch.manual_seed(seed)
-    network = build_network(settings).to(device)
+    network = to_device(build_network(settings), device, settings.precision)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
     )
     schedule = Schedule.of(settings)
+    count, *size = images.projections.shape
+    batch = settings.images_per_step(math.prod(size))
     tensor = lambda array: torch.as_tensor(array, dtype=torch.float32, device=device)  # noqa: E731
 
     def guides_of(chosen: np.ndarray) -> torch.Tensor:
@@ -126,13 +139,13 @@ def train_network(
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((seed, step))
-        chosen = rng.integers(len(images.projections), size=settings.batch)
-        levels = rng.integers(settings.timesteps, size=settings.batch)
+        chosen = rng.integers(count, size=batch)
+        levels = rng.integers(settings.timesteps, size=batch)
         clean = projections = tensor(images.projections[chosen])
         if settings.inr_weight > 0:
             clean = interpolate_states(projections, guides_of(chosen), settings.inr_weight)
         noise = tensor(rng.standard_normal(tuple(clean.shape), dtype=np.float32))
-        kept = tensor(kept_conditions(settings.batch, settings.condition_dropout, rng))
+        kept = tensor(kept_conditions(batch, settings.condition_dropout, rng))
         positions = network.embed_positions(tensor(images.weights[chosen]))
         condition = torch.cat([network.embed_images(projections), positions], dim=1)
         estimate = network(
@@ -170,7 +183,7 @@ def train_network(
         companions=() if joint is None else joint.learners(),
     )
     info = {
-        "projections": len(images.projections),
+        "projections": count,
         "steps": settings.steps,
         "curve": [point[:2] for point in curve],
         "seconds": seconds,
@@ -196,8 +209,17 @@ def save_network(path: Path | str, trained: TrainedNetwork, settings: Microdiffu
     save_weights(path, {key: value.cpu().numpy() for key, value in state.items()}, metadata)
 
 
-def load_network(path: Path | str, device: torch.device) -> TrainedNetwork:
+def load_network(path: Path | str, device: torch.device, precision: str = "auto") -> TrainedNetwork:
     """Read a network written by `save_network`.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    device : torch.device
+        Where it is to compute.
+    precision : str
+        Of its hidden layers, as for `besselflow.device.compute_precision`.
 
     Raises
     ------
@@ -213,4 +235,4 @@ def load_network(path: Path | str, device: torch.device) -> TrainedNetwork:
         raise RuntimeError(
             f"{path}: not a readable network ({on_one_line(error)}); delete the file and run again"
         ) from error
-    return TrainedNetwork(network.to(device).eval(), info)
+    return TrainedNetwork(to_device(network, device, precision).eval(), info)

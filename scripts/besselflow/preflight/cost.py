@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from besselflow.config import METHODS, Config
+from besselflow.config import Config
 from besselflow.inr.steps import automatic_steps
 from besselflow.resources import Extent, need_of
 from besselflow.store import Projections
@@ -26,13 +26,18 @@ PER_MILLION = {
     "variational": 50.0,
     "richardson_lucy": 10.0,
     "inr": 7.0,
+    "microdiffusion": 4.6,
     "diffusion": 2.5,
     "other": 1.0,
 }
-"""Processor seconds per million voxels of the work units. Those of `diffusion` are per network
-evaluation; those of `inr` per million voxels that a network of 128 units and 3 layers has seen, of
-which there are steps x columns x slices, and half of their time does not depend on its size.
-`other` is per method, and all that is done with the volumes: writing, judging and scoring."""
+"""Processor seconds per million voxels of the work units. Those of `diffusion` and `microdiffusion`
+are per network evaluation, the latter of 32 channels; those of `inr` per million voxels that a
+network of 128 units and 3 layers has seen, of which there are steps x columns x slices, and half of
+their time does not depend on its size. `other` is per method, and all that is done with the
+volumes: writing, judging and scoring."""
+
+_GRADIENT = 4.4
+"""Evaluations of the network of `microdiffusion` that take as long as a step of its training."""
 
 TOLERANCE = 3.0
 """Factor within which an estimate is to be trusted: the INR ends early on some samples."""
@@ -40,9 +45,6 @@ TOLERANCE = 3.0
 WARM_SHARE = 0.4
 """Share of the steps that the INR of a time point takes which starts from that of the one before,
 as in `besselflow.inr.fit`, which is not imported for the time that PyTorch takes."""
-
-ESTIMATED = tuple(method for method in METHODS if method != "microdiffusion")
-"""Methods whose time is known; that of the published diffusion is not."""
 
 _JOBS = {
     "inr": ("fit_inr",),
@@ -96,8 +98,8 @@ def estimate_core_seconds(
     Returns
     -------
     dict
-        Stage -> processor seconds. The training of a prior, which several samples share, and the
-        method `microdiffusion` are not among them.
+        Method, or ``other``, -> processor seconds. The training of a prior, which several samples
+        share, is not among them.
     """
     tiling = config.tiling
     shape = measured.data.shape
@@ -108,16 +110,18 @@ def estimate_core_seconds(
     places = [(len(units), size, warm, list(config.methods))]
     if held_out:
         edges = [min(config.validation.region, length) for length in shape[3:]]
-        chosen = config.validation.methods or config.methods
-        ranked = [method for method in config.methods if method in chosen]
-        places.append((shape[1], (measured.grid.n_slices, *edges), 1.0, ranked))
+        region = (measured.grid.n_slices, *edges)
+        places.append((shape[1], region, 1.0, config.ranked_methods))
     seconds: dict[str, float] = {}
     for count, unit, share, methods in places:
         for method in methods:
-            if method in ESTIMATED:
-                work = work_of(method, unit, config) * (share if method == "inr" else 1.0)
-                spent = start_of(method) + count * work * PER_MILLION[method] / 1e6
-                seconds[method] = seconds.get(method, 0.0) + spent
+            work = count * work_of(method, unit, config) * (share if method == "inr" else 1.0)
+            spent = start_of(method)
+            if method == "microdiffusion":
+                work += training_work(unit, config)
+                spent *= 2
+            spent += work * PER_MILLION[method] / 1e6
+            seconds[method] = seconds.get(method, 0.0) + spent
     voxels = math.prod(shape[:2]) * measured.grid.n_slices * math.prod(shape[3:])
     seconds["other"] = 8 * START_S + voxels * len(config.methods) * PER_MILLION["other"] / 1e6
     return seconds
@@ -125,7 +129,7 @@ def estimate_core_seconds(
 
 def start_of(method: str) -> float:
     """Return the processor seconds that a method's job takes before it does anything."""
-    return START_S * (2 if method in ("inr", "diffusion") else 1)
+    return START_S * (2 if method in ("inr", "microdiffusion", "diffusion") else 1)
 
 
 def work_of(method: str, unit: tuple[int, int, int], config: Config) -> float:
@@ -134,7 +138,7 @@ def work_of(method: str, unit: tuple[int, int, int], config: Config) -> float:
     Parameters
     ----------
     method : str
-        One of `ESTIMATED`.
+        One of `besselflow.config.METHODS`.
     unit : tuple of int
         (Z, y, x) of the work unit, halo included.
     config : Config
@@ -149,11 +153,34 @@ def work_of(method: str, unit: tuple[int, int, int], config: Config) -> float:
     if method == "diffusion":
         settings = config.refine
         return voxels * (1 + settings.samples * (settings.evaluations - 1))
+    if method == "microdiffusion":
+        settings = config.microdiffusion
+        evaluations = settings.levels_that_count * (2 if settings.guidance else 1)
+        return voxels * evaluations * _published_size(config)
     if method == "variational":
         return voxels * config.variational.iterations / 150
     if method == "richardson_lucy":
         return voxels * config.richardson_lucy.iterations / 20
     return voxels
+
+
+def training_work(unit: tuple[int, int, int], config: Config) -> float:
+    """Return the work of training the network of `microdiffusion`, once for all work units.
+
+    Parameters
+    ----------
+    unit : tuple of int
+        (Z, y, x) of a work unit, whose projections it sees.
+    config : Config
+        Its settings.
+    """
+    settings, pixels = config.microdiffusion, math.prod(unit[1:])
+    images = settings.steps * settings.images_per_step(pixels)
+    return _GRADIENT * images * pixels * _published_size(config)
+
+
+def _published_size(config: Config) -> float:
+    return (config.microdiffusion.channels[0] / 32) ** 2
 
 
 def in_words(seconds: float) -> str:
