@@ -40,7 +40,7 @@ def test_the_grid_of_the_repository_has_the_ablations_of_the_paper():
     assert not schemes["without-neighbours"].neighbour_average
     assert [n for n, s in schemes.items() if s.inr_training == "joint"] == ["joint-training"]
     assert schemes["inr-weight-0.5"].inr_weight == 0.5
-    assert schemes["steps-200"].sampling_steps == 200
+    assert schemes["steps-50"].level_count == 50
     assert grid["sincos-encoding"].config.inr.encoding == "sincos"
     distinct = {str(variant.config.model_dump(exclude={"results"})) for variant in grid.values()}
     assert len(distinct) == len(grid)
@@ -52,11 +52,11 @@ def test_the_scheme_of_the_paper_is_a_configuration(tmp_path):
     """As the comment in the grid of the repository says."""
     grid = yaml.safe_load((ROOT / "config" / "ablation.yaml").read_text(encoding="utf-8"))
     grid["shared"] |= yaml.safe_load((ROOT / "config" / "published_inr.yaml").read_text())
-    grid["shared"]["microdiffusion"] = {"channels": [64, 128, 128, 128], "sampling_steps": 1000}
+    grid["shared"]["microdiffusion"] = {"channels": [64, 128, 128, 128]}
     published = load_grid(write_grid(tmp_path, grid), Config())["published"].config
     assert published.inr.encoding == "sincos" and published.inr.neighbour_average
     scheme = published.microdiffusion
-    assert scheme.sampling_steps == scheme.timesteps == 1000 and scheme.eta == 1
+    assert scheme.level_count == scheme.timesteps == 1000 and scheme.eta == 1
     assert (scheme.beta_start, scheme.beta_end, scheme.guidance) == (1e-4, 0.02, 1.8)
     assert scheme.inr_weight == 0.9 and scheme.condition_dropout > 0
     assert scheme.use_image_embedding and scheme.use_position_embedding

@@ -66,7 +66,7 @@ def test_unknown_keys_get_a_suggestion(values, key, remedy):
         ({"microdiffusion": {"inr_training": "jiont"}}, "microdiffusion.inr_training", "joint"),
         ({"microdiffusion": {"beta_start": 0.5}}, "microdiffusion.beta_end", "below beta_start"),
         (
-            {"microdiffusion": {"timesteps": 30}},
+            {"microdiffusion": {"timesteps": 30, "sampling_steps": 50}},
             "microdiffusion.sampling_steps",
             "fewer timesteps than sampling_steps",
         ),

@@ -279,13 +279,15 @@ def test_published_sampling_stays_close_to_the_inr(problem):
 
 
 @pytest.mark.parametrize(
-    ("inr_weight", "visited"), [(0.0, 50), (0.1, 50), (0.5, 20), (0.9, 6), (0.99, 3)]
+    ("inr_weight", "steps", "visited"),
+    [(0.0, 50, 50), (0.1, 50, 50), (0.5, 50, 20), (0.9, 50, 6), (0.99, 50, 3), (0.9, "all", 6)],
 )
-def test_levels_whose_trace_is_lost_are_passed_over(problem, inr_weight, visited):
+def test_levels_whose_trace_is_lost_are_passed_over(problem, inr_weight, steps, visited):
     network = Recorder()
-    settings = Microdiffusion(inr_weight=inr_weight, guidance=0.0)
+    settings = Microdiffusion(inr_weight=inr_weight, sampling_steps=steps, guidance=0.0)
     _, record = sample_slices(problem, network, settings, 0, CPU)
-    assert network.levels == Schedule.of(settings).visited(50)[-visited:]
+    levels = Schedule.of(settings).visited(1000 if steps == "all" else steps)
+    assert network.levels == levels[-visited:]
     assert record["evaluations"] == visited
 
 
@@ -296,7 +298,7 @@ def test_levels_that_are_passed_over_leave_no_trace(
     # In low precision, a state that differs by a millionth may be rounded to another one.
     settings = Microdiffusion(channels=[8, 16], steps=120, learning_rate=3e-3, precision="float32")
     network = train_network(images, settings, 3, tmp_path / "c.pt", CPU).network
-    settings = with_values(settings, inr_weight=inr_weight)
+    settings = with_values(settings, inr_weight=inr_weight, sampling_steps=50)
     found, record = sample_slices(problem, network, settings, 0, CPU)
     monkeypatch.setattr("besselflow.config.diffusion._NEGLIGIBLE", 1e-100)
     expected, whole = sample_slices(problem, network, settings, 0, CPU)
@@ -455,3 +457,14 @@ def test_network_survives_its_file(images, problem, tmp_path):
     path.write_bytes(b"not a network")
     with pytest.raises(RuntimeError, match="delete the file and run again"):
         load_network(path, CPU)
+
+
+@pytest.mark.parametrize(
+    ("batch", "pixels", "images"),
+    [
+        *(("auto", 24**2, 4), ("auto", 128**2, 4), ("auto", 180**2, 2), ("auto", 560**2, 1)),
+        *((3, 24**2, 3), (3, 560**2, 3)),
+    ],
+)
+def test_a_step_sees_fewer_images_where_they_are_large(batch, pixels, images):
+    assert Microdiffusion(batch=batch).images_per_step(pixels) == images

@@ -97,7 +97,7 @@ def main(
         )
     if "published" in parts:
         seconds = time_published(acquisition, device)
-        count = Microdiffusion(sampling_steps=PUBLISHED_LEVELS).levels_that_count
+        count = Microdiffusion(timesteps=PUBLISHED_LEVELS).levels_that_count
         print(
             f"published scheme, {edge} slices, {PUBLISHED_LEVELS} levels with guidance: "
             f"{seconds:.0f} s, extrapolated from {_FEW_SLICES} slices and {_FEW_LEVELS} levels; "

@@ -56,7 +56,9 @@ def test_the_good_sample_is_finished(whole):
 def test_volumes_are_those_of_a_local_run(whole):
     assert whole.run_locally.returncode == 0, whole.run_locally.stdout
     relative = ["volume.ome.zarr", "uncertainty.ozx", "determined.ozx"]
-    relative += [f"methods/{name}.ozx" for name in ("interpolation", "spectral", "inr")]
+    relative += [
+        f"methods/{name}.ozx" for name in ("interpolation", "spectral", "inr", "microdiffusion")
+    ]
     for path in relative:
         found, expected = (
             np.asarray(open_volume(facility.results / "known" / path).data)
@@ -77,13 +79,15 @@ def test_a_failed_sample_is_named_and_leaves_the_other_alone(whole):
 
 def test_a_sample_is_a_handful_of_jobs_that_hold_no_gpu(whole):
     tasks = [task for _, _, task, _, _ in whole.jobs]
-    # The preflight, before and after the networks, and both networks for the sample and for what
-    # was withheld; and the first two of the spoilt sample.
-    assert len(tasks) == 9, tasks
+    # The preflight, before and after the networks, both networks for the sample and for what was
+    # withheld, and training and sampling of the published scheme; and the first two of the spoilt
+    # sample.
+    assert len(tasks) == 11, tasks
+    assert sum("microdiffusion" in task for task in tasks) == 2
     assert sum(task.startswith("rule_fit_inr") for task in tasks) == 2
     assert sum(task.startswith("rule_refine") for task in tasks) == 2
     states = sorted(state for _, state, _, _, _ in whole.jobs)
-    assert states == ["COMPLETED"] * 7 + ["FAILED"] * 2
+    assert states == ["COMPLETED"] * 9 + ["FAILED"] * 2
     assert {(gpus, partition) for *_, gpus, partition in whole.jobs} == {("N/A", "main")}
 
 

@@ -25,7 +25,7 @@ class Cluster(Section):
         "finish before anything is planned.",
     )
     one_job_minutes: NonNegativeFloat = Field(
-        10.0,
+        25.0,
         description="Samples that are estimated to take at most as many minutes of computing are "
         "one job each, from the first stage to the page, since a job costs some 15 s of scheduling "
         "and start; 0 for never. Where GPUs are asked for, a sample is spread over shards, or "

@@ -11,7 +11,7 @@ from besselflow.config.section import Positive, PositiveFloat, Precision, Sectio
 
 # What of a state may be lost: far less than is rounded off.
 _NEGLIGIBLE = 1e-6
-_PIXELS_PER_STEP = 2**16
+_PIXELS_PER_STEP, _MOST_PER_STEP = 2**16, 4
 
 
 class Microdiffusion(Section):
@@ -68,19 +68,18 @@ class Microdiffusion(Section):
     steps: Positive = Field(250, description="Optimiser steps.")
     batch: Literal["auto"] | Positive = Field(
         "auto",
-        description="Projections, or tiles of them, per optimiser step; `auto`: as many as have "
-        "65536 pixels together, 4 of 128 x 128, and at least one.",
+        description="Projections, or tiles of them, per optimiser step; `auto`: 4, or as many as "
+        "have 65536 pixels together, 4 of 128 x 128, where these are fewer, and at least one.",
     )
     learning_rate: PositiveFloat = Field(
         2e-4, description="Peak learning rate of AdamW; it decays to zero along a cosine."
     )
-    sampling_steps: Annotated[int, Field(ge=10)] = Field(
-        50,
-        validate_default=True,
-        description="Noise levels that sampling visits, evenly spaced; `timesteps` visits all, as "
-        "published. Guidance needs two network evaluations at each. Levels of which less than a "
-        "millionth is left at the end, since the INR took their place, are passed over: with the "
-        "published weight, all but the last 6.",
+    sampling_steps: Literal["all"] | Annotated[int, Field(ge=10)] = Field(
+        "all",
+        description="Noise levels that sampling visits: `all`, as published, or a number of them, "
+        "evenly spaced. Guidance needs two network evaluations at each. Levels of which less than "
+        "a millionth is left at the end, since the INR took their place, are passed over: with "
+        "the published weight, all but the last 6; without the INR, none.",
     )
     eta: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0,
@@ -109,14 +108,21 @@ class Microdiffusion(Section):
 
     @field_validator("sampling_steps")
     @classmethod
-    def _check_sampling_steps(cls, sampling_steps: int, info: ValidationInfo) -> int:
-        if sampling_steps > info.data.get("timesteps", sampling_steps):
+    def _check_sampling_steps(cls, sampling_steps: int | str, info: ValidationInfo) -> int | str:
+        if sampling_steps != "all" and sampling_steps > info.data.get("timesteps", sampling_steps):
             raise ValueError("there are fewer timesteps than sampling_steps; take at most as many")
         return sampling_steps
 
     def images_per_step(self, pixels: int) -> int:
         """Return how many projections, of so many pixels each, a training step sees."""
-        return max(1, _PIXELS_PER_STEP // pixels) if self.batch == "auto" else self.batch
+        if self.batch != "auto":
+            return self.batch
+        return min(max(_PIXELS_PER_STEP // pixels, 1), _MOST_PER_STEP)
+
+    @property
+    def level_count(self) -> int:
+        """How many noise levels there are to visit."""
+        return self.timesteps if self.sampling_steps == "all" else self.sampling_steps
 
     @property
     def levels_that_count(self) -> int:
@@ -125,9 +131,9 @@ class Microdiffusion(Section):
         Before every step, all but a share of 1 - `inr_weight` of the state is replaced by the INR.
         """
         if self.inr_weight == 0:
-            return self.sampling_steps
+            return self.level_count
         needed = math.ceil(math.log(_NEGLIGIBLE) / math.log(1 - self.inr_weight) - 1e-9)
-        return min(self.sampling_steps, needed)
+        return min(self.level_count, needed)
 
 
 class Prior(Section):

@@ -101,7 +101,7 @@ def sample_slices(
         Facts for the report.
     """
     schedule = Schedule.of(settings)
-    levels = schedule.visited(settings.sampling_steps)[-settings.levels_that_count :]
+    levels = schedule.visited(settings.level_count)[-settings.levels_that_count :]
     inr = torch.as_tensor(problem.inr, device=device)
     condition = _conditions(problem, network, device)
     guided = settings.guidance > 0 and network.condition_size > 0
