@@ -176,6 +176,10 @@ def test_the_paragraph_says_how_the_published_scheme_was_run(measured):
     assert "on the nearest projection and on its depth" in text
     assert "guidance of weight 1.8, in 100 network evaluations" in text
     assert "averaged with its neighbours, at a weight of 0.9" in text
+    assert "noise levels" not in paragraph(levels=50, levels_visited=50)
+    assert "12 network evaluations at the last 6 of 1000 noise levels" in paragraph(
+        evaluations=12, levels=1000, levels_visited=6
+    )
     assert "did not take part" in paragraph(inr_weight=0)
     assert "fitted anew" not in text
     assert "was fitted anew in the steps that trained the model" in paragraph(inr_training="joint")

@@ -134,6 +134,8 @@ def sample_slices(
     record = {
         "seconds": keeper.seconds,
         "evaluations": len(levels) * (2 if guided else 1),
+        "levels_visited": len(levels),
+        "levels": settings.level_count,
         "inr_weight": settings.inr_weight,
         "inr_training": settings.inr_training,
         "guidance": settings.guidance if guided else 0.0,

@@ -238,6 +238,12 @@ def _describe_microdiffusion(records: list[dict[str, Any]]) -> str:
             text += f" with classifier-free guidance of weight {guidance:g}"
     if evaluations is not None:
         text += f", in {evaluations:.0f} network evaluations"
+    visited, levels = mean_of(records, "levels_visited"), mean_of(records, "levels")
+    if visited is not None and visited < levels:
+        text += (
+            f" at the last {visited:.0f} of {levels:.0f} noise levels (of what the others would "
+            "have left in the state, the representation takes all but a millionth away)"
+        )
     if not weight:
         return text + "; the representation did not take part in it."
     smooth = any(record.get("neighbour_average") for record in records)
