@@ -289,7 +289,7 @@ def test_noise_that_was_taken_over_is_nothing_that_data_can_correct(monkeypatch,
     operator = acquisition.operator
     noise = acquisition.projections - operator.forward(acquisition.truth)
     followed = torch.from_numpy(acquisition.truth + share * operator.pinv(noise))
-    monkeypatch.setattr(DenoisedUnit, "denoise", lambda *_: followed)
+    monkeypatch.setattr(DenoisedUnit, "denoise", lambda *_: followed[None])
     sampler = Refine(evaluations=2, samples=2)
     prior = assess(Denoiser([8, 16], 1, 0.2).eval(), {}, {"a": acquisition}, sampler, 1, CPU)
     assert prior.errors == pytest.approx([1e-4] * 7)

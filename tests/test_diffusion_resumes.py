@@ -70,6 +70,49 @@ def test_resumed_sampling_is_the_undisturbed_one(problem, kept_often, tmp_path, 
     assert min(times) > 0 and found.record == expected.record
 
 
+@pytest.fixture
+def two_together(monkeypatch):
+    """Memory holds two of the samples, as on a GPU: the third is drawn after them."""
+    monkeypatch.setattr(sampling, "drawn_together", lambda samples, *_: [[0, 1], [2]])
+
+
+def test_samples_that_are_drawn_together_are_those_that_follow_each_other(
+    problem, two_together, tmp_path, monkeypatch
+):
+    together, apart = Counted(), Counted()
+    found = resumed_sample(problem, together, tmp_path / "unit.pt", **OPTIONS)
+    monkeypatch.undo()
+    expected = resumed_sample(problem, apart, tmp_path / "other.pt", **OPTIONS)
+    for name in ("mean", "spread", "std", "sample"):
+        values = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
+    assert found.record["samples"] == 3 and together.calls < apart.calls
+
+
+@pytest.mark.parametrize("done_at", [2, 4, 5, 8])
+def test_samples_that_are_drawn_together_resume_together(
+    problem, two_together, kept_often, tmp_path, monkeypatch, done_at
+):
+    """Whatever memory is free then."""
+    expected = resumed_sample(problem, Counted(), tmp_path / "whole.pt", **OPTIONS)
+    path, again = tmp_path / "unit.pt", Counted()
+    shown = len(sampling.VIEWS) + done_at
+    interrupt(shown, lambda: resumed_sample(problem, Counted(), path, **OPTIONS), sampling)
+    monkeypatch.setattr(sampling, "drawn_together", lambda samples, *_: [[0], [1], [2]])
+    found = resumed_sample(problem, again, path, **OPTIONS)
+    for name in ("mean", "spread", "std", "sample"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_as_many_samples_are_drawn_together_as_memory_holds(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert sampling.drawn_together(3, 10**6, cpu) == [[0], [1], [2]]
+    room = lambda volumes: lambda device: (volumes * 32 * 10**6, 10**12)  # noqa: E731
+    for volumes, groups in ((2, [[0, 1], [2]]), (9, [[0, 1, 2]]), (0, [[0], [1], [2]])):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", room(volumes))
+        assert sampling.drawn_together(3, 10**6, gpu) == groups
+
+
 def test_finished_samples_are_not_drawn_again(problem, kept_often, tmp_path):
     """Where the job of several units is killed, those that are done stay done."""
     first, again = Counted(), Counted()

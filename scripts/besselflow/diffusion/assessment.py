@@ -122,7 +122,7 @@ def _correctable_errors(
         for number, level in enumerate(levels):
             noise = torch.randn(truth.shape, generator=generator, device=device)
             state = truth + level * noise
-            estimate = unit.blind() if level == BLIND else unit.denoise(state, level)
+            estimate = unit.blind() if level == BLIND else unit.denoise(state[None], level)[0]
             error = unit.operator.forward(estimate - truth)[:, rows]
             residual = (unit.operator.forward(estimate) - unit.projections)[:, rows]
             weight = float((error * residual).sum() / residual.square().sum().clamp(min=1e-30))

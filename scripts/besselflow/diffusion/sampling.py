@@ -51,7 +51,9 @@ _PIXELS_AT_ONCE = 4 * 128 * 128
 # The features of all levels of the default network, roughly.
 _BYTES_PER_PIXEL = 4096
 _CHECKPOINT_SECONDS = 30.0
-_VOLUMES = ("blind", "state", "first", "total", "squares")
+# Its state, that of the step before, and the estimates that are blended.
+_BYTES_PER_SAMPLE_VOXEL = 16
+_VOLUMES = ("blind", "states", "first", "total", "squares")
 
 
 @dataclass(frozen=True)
@@ -165,23 +167,23 @@ class DenoisedUnit:
 
     def blind(self) -> torch.Tensor:
         """Estimate the posterior mean (Z, Y, X), with the INR in the place of a state."""
-        return sum(self.denoise(self.inr, BLIND, axes) for axes in VIEWS) / len(VIEWS)
+        return sum(self.denoise(self.inr[None], BLIND, axes)[0] for axes in VIEWS) / len(VIEWS)
 
     def denoise(
-        self, state: torch.Tensor, sigma: float, mirrored: tuple[int, ...] = ()
+        self, states: torch.Tensor, sigma: float, mirrored: tuple[int, ...] = ()
     ) -> torch.Tensor:
-        """Estimate the clean volume from a state (Z, Y, X), blending neighbouring blocks.
+        """Estimate the clean volume from each state, blending neighbouring blocks.
 
         Parameters
         ----------
-        state : torch.Tensor, shape (Z, Y, X)
-            The volume with noise.
+        states : torch.Tensor, shape (N, Z, Y, X)
+            Volumes with noise.
         sigma : float
             Its level.
         mirrored : tuple of int
             Axes along which the denoiser sees everything mirrored.
         """
-        images = [each.flip(mirrored) for each in (state, self.inr, self.spectral, self.shown)]
+        images = [each.flip(mirrored) for each in (states, self.inr, self.spectral, self.shown)]
         in_these = lambda tile: self._denoise_in_tiles(images, sigma, tile)  # noqa: E731
         estimate, self.tile = in_tiles(in_these, self.tile, self.denoiser.multiple)
         return estimate.flip(mirrored)
@@ -190,36 +192,40 @@ class DenoisedUnit:
         self, images: list[torch.Tensor], sigma: float, tile: int
     ) -> torch.Tensor:
         """Denoise tile by tile, seeing as much around each as can matter to it."""
-        depth, height, width = images[0].shape
+        count, depth, height, width = images[0].shape
         window = blend_window(self.device)[:, None, None]
         total = torch.zeros_like(images[0])
         weight = torch.zeros(depth, 1, 1, device=self.device)
+        # Blocks of all states together.
+        items = [(number, block) for number in range(count) for block in self.blocks]
         for block in self.blocks:
             inside, own = block.inside(depth)
             weight[inside] += window[own]
         for rows in margined_spans(height, tile, self.margin):
             for columns in margined_spans(width, tile, self.margin):
-                seen = [image[:, rows.seen, columns.seen] for image in images]
-                estimate_of = lambda part, s=seen: self._estimate(s, sigma, self.blocks[part])  # noqa: E731
-                size = seen[0][0].numel()
-                count = batch_size(_BYTES_PER_PIXEL * size, self.device, _PIXELS_AT_ONCE // size)
-                for part, estimates in in_batches(estimate_of, len(self.blocks), count):
-                    for block, estimate in zip(self.blocks[part], estimates, strict=True):
+                seen = [image[..., rows.seen, columns.seen] for image in images]
+                estimate_of = lambda part, s=seen: self._estimate(s, sigma, items[part])  # noqa: E731
+                size = seen[1][0].numel()
+                batch = batch_size(_BYTES_PER_PIXEL * size, self.device, _PIXELS_AT_ONCE // size)
+                for part, estimates in in_batches(estimate_of, len(items), batch):
+                    for (number, block), estimate in zip(items[part], estimates, strict=True):
                         inside, own = block.inside(depth)
                         kept = estimate[own, rows.own, columns.own]
-                        total[inside, rows.kept, columns.kept] += window[own] * kept
+                        total[number, inside, rows.kept, columns.kept] += window[own] * kept
         return total / weight
 
     def _estimate(
-        self, images: list[torch.Tensor], sigma: float, blocks: list[Block]
+        self, images: list[torch.Tensor], sigma: float, items: list[tuple[int, Block]]
     ) -> torch.Tensor:
-        state, inr, spectral, shown = images
+        states, inr, spectral, shown = images
+        numbers, blocks = zip(*items, strict=True)
+        which = torch.tensor(numbers, device=self.device)[:, None]
         slices = torch.stack([block.slices for block in blocks]).to(self.device)
         nearest = torch.stack([block.nearest for block in blocks]).to(self.device)
         geometry = torch.stack([block.geometry for block in blocks]).to(self.device)
         filled = lambda value: torch.full((len(blocks),), value, device=self.device)  # noqa: E731
         return self.denoiser(
-            state[slices],
+            states[which, slices],
             filled(float(sigma)),
             inr[slices],
             spectral[slices],
@@ -273,66 +279,90 @@ class _Drawn:
     Attributes
     ----------
     step : int
-        Steps of all samples together that were taken.
+        Steps of all samples together that were taken; those that are drawn together take one.
     blind : torch.Tensor, shape (Z, Y, X)
         The first estimate.
-    state, first, total, squares : torch.Tensor, shape (Z, Y, X)
-        State of the sample that is being drawn, the first that was, and sums over all that were.
+    states : torch.Tensor, shape (N, Z, Y, X)
+        States of the samples that are being drawn.
+    first, total, squares : torch.Tensor, shape (Z, Y, X)
+        The first that was, and sums over all that were.
     error : float
         What the last estimate was trusted with.
-    generator : torch.Generator
-        Of the noise.
+    generators : list of torch.Generator
+        Of the noise of each.
     """
 
     step: int
     blind: torch.Tensor
-    state: torch.Tensor
+    states: torch.Tensor
     first: torch.Tensor
     total: torch.Tensor
     squares: torch.Tensor
     error: float
-    generator: torch.Generator
+    generators: list[torch.Generator]
 
     @classmethod
     def begin(cls, unit: DenoisedUnit) -> _Drawn:
         """Make the first estimate, and no sample."""
-        nothing = [torch.zeros_like(unit.inr) for _ in range(4)]
-        return cls(0, unit.blind(), *nothing, 0.0, torch.Generator(unit.device))
+        nothing = [torch.zeros_like(unit.inr) for _ in range(3)]
+        return cls(0, unit.blind(), unit.inr[None], *nothing, 0.0, [])
 
     @classmethod
     def restored(cls, kept: Mapping[str, Any], device: torch.device) -> _Drawn:
         """Go on from what `state_dict` gave."""
-        generator = torch.Generator(device)
-        generator.set_state(kept["generator"])
+        generators = [torch.Generator(device).set_state(each) for each in kept["generators"]]
         volumes = (kept[name].to(device) for name in _VOLUMES)
-        return cls(kept["step"], *volumes, kept["error"], generator)
+        return cls(kept["step"], *volumes, kept["error"], generators)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
         volumes = {name: getattr(self, name) for name in _VOLUMES}
-        state = {"step": self.step, "error": self.error, "generator": self.generator.get_state()}
-        return state | volumes
+        generators = [each.get_state() for each in self.generators]
+        return {"step": self.step, "error": self.error, "generators": generators} | volumes
 
     def take_step(
-        self, unit: DenoisedUnit, prior: DiffusionPrior, sigmas: Sequence[float], seed: int
+        self,
+        unit: DenoisedUnit,
+        prior: DiffusionPrior,
+        sigmas: Sequence[float],
+        groups: Sequence[Sequence[int]],
+        seed: int,
     ) -> None:
-        """Start a sample or go on with it, from one of the noise levels to the next or the end."""
+        """Start samples or go on with them, from one of the noise levels to the next or the end.
+
+        Parameters
+        ----------
+        unit : DenoisedUnit
+            What they are samples of.
+        prior : DiffusionPrior
+            Whose denoiser it is.
+        sigmas : sequence of float
+            The noise levels.
+        groups : sequence of sequences of int
+            Which samples are drawn together, in order.
+        seed : int
+            Of all noise; each sample has its own, whichever it is drawn with.
+        """
         number, index = divmod(self.step, len(sigmas))
         sigma, shape = sigmas[index], unit.inr.shape
-        draw = lambda: torch.randn(shape, generator=self.generator, device=unit.device)  # noqa: E731
+        draw = lambda own: torch.randn(shape, generator=own, device=unit.device)  # noqa: E731
         if index == 0:
-            self.generator.manual_seed((seed << 16) + number)
-            self.state = self.blind + sigma * draw()
-        estimate, self.error = unit.agree(unit.denoise(self.state, sigma), prior.error_at(sigma))
-        if index + 1 < len(sigmas):
-            following = sigmas[index + 1]
-            fresh = following * math.sqrt(1 - (following / sigma) ** 2)
-            kept = math.sqrt(following**2 - fresh**2)
-            self.state = estimate + (kept / sigma) * (self.state - estimate) + fresh * draw()
-        else:
-            self.first = estimate.clone() if number == 0 else self.first
-            self.total += estimate
-            self.squares += estimate.square()
+            seeds = [(seed << 16) + sample for sample in groups[number]]
+            self.generators = [torch.Generator(unit.device).manual_seed(each) for each in seeds]
+            self.states = torch.stack([self.blind + sigma * draw(own) for own in self.generators])
+        estimates = unit.denoise(self.states, sigma)
+        for place, (sample, own) in enumerate(zip(groups[number], self.generators, strict=True)):
+            estimate, self.error = unit.agree(estimates[place], prior.error_at(sigma))
+            if index + 1 < len(sigmas):
+                following = sigmas[index + 1]
+                fresh = following * math.sqrt(1 - (following / sigma) ** 2)
+                kept = math.sqrt(following**2 - fresh**2)
+                left = self.states[place] - estimate
+                self.states[place] = estimate + (kept / sigma) * left + fresh * draw(own)
+            else:
+                self.first = estimate.clone() if sample == 0 else self.first
+                self.total += estimate
+                self.squares += estimate.square()
         self.step += 1
 
 
@@ -365,20 +395,24 @@ def sample_posterior(
     checkpoint : pathlib.Path or None
         File to resume from, and to write to now and then and at the end.
     """
+    unit = DenoisedUnit(problem, prior.denoiser, device)
+    groups = drawn_together(settings.samples, unit.inr.numel(), device)
     identity = problem.identity(prior, settings, seed) if checkpoint else ""
     keeper = Keeper(checkpoint, identity, _CHECKPOINT_SECONDS)
     kept = keeper.load()
-    unit = DenoisedUnit(problem, prior.denoiser, device)
+    if kept is not None:
+        # As they were begun, whatever memory is free now.
+        groups = kept["groups"]
     sigmas = noise_levels(settings.evaluations - 1)
-    steps = settings.samples * len(sigmas)
+    steps = len(groups) * len(sigmas)
     drawn = _Drawn.begin(unit) if kept is None else _Drawn.restored(kept, device)
     done = 0 if kept is None else len(VIEWS) + drawn.step
     progress = Progress(label, len(VIEWS) + steps, done)
     mean, error = unit.agree(drawn.blind, prior.error_at(BLIND))
     while drawn.step < steps:
-        drawn.take_step(unit, prior, sigmas, seed)
+        drawn.take_step(unit, prior, sigmas, groups, seed)
         progress.update(len(VIEWS) + drawn.step)
-        keeper.save(drawn.state_dict(), finished=drawn.step == steps)
+        keeper.save({"groups": groups} | drawn.state_dict(), finished=drawn.step == steps)
     total, squares, first = drawn.total, drawn.squares, drawn.first
     count = settings.samples
     variance = (squares / count - (total / count).square()).clamp(min=0)
@@ -402,6 +436,20 @@ def sample_posterior(
     believable, _ = unit.agree(mean + enlarged.to(device), prior.error_at(BLIND))
     std, sample = prior.calibration(*seen), believable.cpu().numpy()
     return Posterior(mean.cpu().numpy(), spread, std, sample, record)
+
+
+def drawn_together(samples: int, voxels: int, device: torch.device) -> list[list[int]]:
+    """Say which samples are drawn together: on a GPU, as many as its free memory holds.
+
+    Parameters
+    ----------
+    samples, voxels : int
+        Number of samples, and of voxels of each.
+    device : torch.device
+        Where they are drawn; on the CPU, whose caches and not its memory decide, each by itself.
+    """
+    size = batch_size(_BYTES_PER_SAMPLE_VOXEL * voxels, device, 1)
+    return [list(range(start, min(start + size, samples))) for start in range(0, samples, size)]
 
 
 def noise_levels(count: int) -> list[float]:
