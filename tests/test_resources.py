@@ -117,6 +117,8 @@ MEASURED = {
     "spectral": (272, 3.2),
     "variational": (752, 146),
     "fit_inr": (617, 194),
+    "train_microdiffusion": (1052, 227),
+    "sample_microdiffusion": (993, 80),
     "convert_ground_truth": (219, 2.5),
 }
 

@@ -117,6 +117,8 @@ _TRAINING_STEP_SECONDS = 0.4
 # Seconds on two cores, in single precision, per million pixels of the published network of 32
 # channels: of an evaluation, and of a step of its training.
 _PUBLISHED_SECONDS, _PUBLISHED_TRAINING_SECONDS, _PUBLISHED_CHANNELS = 5.2, 15.0, 32
+# It has more feature maps: those of the embedding of images, and of four levels.
+_PUBLISHED_MAPS = 90
 _PHANTOM_SHAPE = (64, 96, 96)
 
 
@@ -497,8 +499,10 @@ def _training_need(pixels: int, settings: Prior | Microdiffusion) -> Need:
         batch = settings.blocks_per_step(False)
         step = _TRAINING_STEP_SECONDS * _channels_cost(channels)
         step *= max(batch * pixels / (4 * _NETWORK_SLICES * 64**2), 0.1)
+        maps = _NETWORK_MAPS
     else:
+        maps = _PUBLISHED_MAPS
         batch = settings.images_per_step(pixels)
         step = _published_seconds(_PUBLISHED_TRAINING_SECONDS, settings) * batch * pixels / 1e6
-    kept = 4 * 6 / 2 * _NETWORK_MAPS * channels * batch * pixels / 2
+    kept = 4 * 6 / 2 * maps * channels * batch * pixels / 2
     return _need(kept, step * settings.steps)
