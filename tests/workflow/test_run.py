@@ -18,7 +18,7 @@ from tiny_runs import ROOT, TinyFacility, environment, job_counts, run, wait_unt
 pytestmark = pytest.mark.workflow
 
 BASELINE_ONLY = {"methods": ["interpolation"], "final": "interpolation"}
-METHODS = ["interpolation", "spectral", "variational", "inr", "diffusion"]
+METHODS = ["interpolation", "spectral", "variational", "inr", "microdiffusion", "diffusion"]
 
 
 # A name that a careless shell, page or template would take for something else than a name.
