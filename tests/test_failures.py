@@ -37,9 +37,9 @@ def write_log(path, text):
     path.write_text(text)
 
 
-def failed(watch, job, rule, *logs):
+def failed(watch, job, rule, *logs, said=None):
     event = SimpleNamespace(name="JOB_ERROR")
-    fields = {"event": event, "jobid": job, "rule_name": rule, "log": list(logs)}
+    fields = {"event": event, "jobid": job, "rule_name": rule, "log": list(logs), "rule_msg": said}
     watch.handle(logging.makeLogRecord(fields))
 
 
@@ -64,6 +64,23 @@ def test_each_failed_job_is_found_with_sample_stage_and_log(folder, watch):
         ("a, b", "fit_inr", "results/a, b/logs/fit_inr-0.log"),
         ("b", "fit_inr", "results/b/logs/fit_inr-0.log"),
     ]
+
+
+def test_what_slurm_says_of_a_job_that_it_refuses_is_the_reason(folder):
+    # The log is that of an earlier attempt.
+    write_log("results/a/logs/fit_inr-0.log", TRACEBACK.format(message="ValueError: old"))
+    said = (
+        "SLURM sbatch failed. The error message was 'sbatch: error: Batch job submission failed:\n"
+        "Requested time limit is invalid (exceeds the partition's limit)'.\n"
+        "    sbatch call:\n        sbatch --job-name 'x'\n"
+    )
+    watch = JobWatch()
+    failed(watch, 1, "fit_inr", "results/a/logs/fit_inr-0.log", said=said)
+    (failure,) = watch.failures("results")
+    assert failure.reason == (
+        "Slurm refused the job: sbatch: error: Batch job submission failed: "
+        "Requested time limit is invalid (exceeds the partition's limit)"
+    )
 
 
 def member(job, rule, inputs, outputs):

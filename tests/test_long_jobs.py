@@ -79,6 +79,18 @@ def test_the_jobs_that_shards_do_not_divide_count_too():
     assert f"asks for {math.ceil(minutes)} minutes" in text
 
 
+def test_the_limit_of_the_cluster_counts_where_it_tells():
+    config = configured()
+    need = need_of("refine", LARGE, config)
+    patient = {"known_limit": need.at(2)[1]}
+    assert describe_long_jobs({"big": LARGE}, config, **patient) is None
+    assert describe_long_jobs({"big": LARGE}, config, math.inf) is None
+    text = describe_long_jobs({"small": SMALL}, config, 3.0)
+    assert "but no partition gives more than 3 minutes (0.05 hours); ask for a partition" in text
+    half = describe_long_jobs({"big": LARGE}, config, USUAL_LIMIT_MINUTES / 2)
+    assert advised(half) > advised(describe_long_jobs({"big": LARGE}, config))
+
+
 def test_samples_that_take_little_are_not_mentioned():
     assert describe_long_jobs({"a": SMALL, "b": replace(SMALL, times=4)}, Config()) is None
 

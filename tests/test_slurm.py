@@ -1,5 +1,6 @@
 """Checks what is asked of Slurm, with programs in its place that answer as it does."""
 
+import math
 import os
 import stat
 import subprocess
@@ -9,7 +10,15 @@ import pytest
 
 from besselflow import device, slurm
 from besselflow.errors import InputError
-from besselflow.slurm import QueuedJob, cancel, gpus_per_job, job_prefix, jobs_of, was_given_gpu
+from besselflow.slurm import (
+    QueuedJob,
+    cancel,
+    gpus_per_job,
+    job_prefix,
+    jobs_of,
+    longest_minutes,
+    was_given_gpu,
+)
 from tiny_runs import ROOT
 
 
@@ -133,6 +142,28 @@ def test_gpus_are_asked_for_where_they_can_be_used(
     programs("sinfo", f"echo '(null)'; echo '{nodes}'")
     monkeypatch.setattr(slurm, "torch_uses_gpus", lambda: built)
     assert gpus_per_job(setting) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("30:00", 30),
+        ("2:00:00 30:00", 120),
+        ("1-12:00:00 2:00:00", 36 * 60),
+        ("1-00:00:00 infinite", math.inf),
+        ("n/a 1:00:30", 60.5),
+        ("n/a", None),
+        ("", None),
+    ],
+)
+def test_the_longest_time_is_that_of_the_most_patient_partition(programs, told, expected):
+    programs("sinfo", f"printf '%s\\n' {told}")
+    assert longest_minutes() == expected
+
+
+def test_a_cluster_that_does_not_answer_tells_no_time(programs):
+    programs("sinfo", "exit 1")
+    assert longest_minutes() is None
 
 
 def test_no_gpu_is_asked_for_of_a_cluster_that_is_gone(programs, monkeypatch):

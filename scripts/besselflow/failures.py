@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,9 +26,11 @@ _NOT_ADMITTED = "preflight is "
 _SIZE_OF_LOG = 2**14
 _SILENT = "the job ended without a message"
 _KILLED = (
-    f"{_SILENT}, as when it is killed for its memory or time; "
-    "run again with more memory, or look into the cluster's own log"
+    f"{_SILENT}, as when it is killed for its memory or time, or refused by a cluster for what it "
+    "asks; run again with more memory, or look into the cluster's own log"
 )
+# How the Slurm plugin words a refusal. Of a group of jobs, the engine drops what the plugin says.
+_REFUSAL = re.compile(r"sbatch failed\. The error message was '(.*?)'\.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class JobWatch(logging.Handler):
 
     def __init__(self):
         super().__init__()
-        self._failed: dict[int, tuple[str, str | None]] = {}
+        self._failed: dict[int, tuple[str, str | None, str | None]] = {}
         self._spared: set[int] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -77,7 +80,8 @@ class JobWatch(logging.Handler):
             self._failed.pop(record.jobid, None)
         elif event == "JOB_ERROR" and record.rule_name != _EXCLUDING_RULE:
             log = str(record.log[0]) if record.log else None
-            self._failed[record.jobid] = (record.rule_name, log)
+            said = getattr(record, "rule_msg", None)
+            self._failed[record.jobid] = (record.rule_name, log, said)
         elif event == "JOB_FINISHED":
             self._failed.pop(record.job_id, None)
 
@@ -94,7 +98,7 @@ class JobWatch(logging.Handler):
         list of Failure
             One per job, in the order of failing.
         """
-        found = [_failure(rule, log, results) for rule, log in self._failed.values()]
+        found = [_failure(*job, results) for job in self._failed.values()]
         found = _explain_silence(found, [each.reason for each in found])
         # What can't be read fails twice.
         elsewhere = {each.sample for each in found if each.stage != _PREFLIGHT_RULE}
@@ -103,8 +107,11 @@ class JobWatch(logging.Handler):
         ]
 
 
-def _failure(rule: str, log: str | None, results: str) -> Failure:
-    reason = _reason_of(log)
+def _failure(rule: str, log: str | None, said: str | None, results: str) -> Failure:
+    refused = _REFUSAL.search(said or "")
+    reason = (
+        f"Slurm refused the job: {' '.join(refused[1].split())}" if refused else _reason_of(log)
+    )
     stage = ADMISSION if reason.startswith(_NOT_ADMITTED) else rule
     return Failure(_sample_of(log, results), stage, reason, log)
 

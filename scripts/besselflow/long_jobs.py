@@ -12,7 +12,7 @@ from besselflow.resources import Extent, Need, need_of
 from besselflow.tiling import list_units
 
 USUAL_LIMIT_MINUTES = 2 * 24 * 60
-"""The longest time that many clusters give a job."""
+"""The longest time that many clusters give a job: for one that does not tell."""
 
 _NETWORKS = {
     "inr": ("fit_inr",),
@@ -33,7 +33,9 @@ class _Job:
     what: str
 
 
-def describe_long_jobs(extents: Mapping[str, Extent], config: Config) -> str | None:
+def describe_long_jobs(
+    extents: Mapping[str, Extent], config: Config, known_limit: float | None = None
+) -> str | None:
     """Warn of jobs that a cluster may refuse or end for the time that they take by our estimate.
 
     What counts is the time of a second attempt, for a job whose first was too short.
@@ -44,6 +46,9 @@ def describe_long_jobs(extents: Mapping[str, Extent], config: Config) -> str | N
         Sample -> its size.
     config : Config
         Configuration of the run.
+    known_limit : float or None
+        The most minutes that the cluster gives to any job, `math.inf` for any number; None where
+        it does not tell.
 
     Returns
     -------
@@ -52,27 +57,29 @@ def describe_long_jobs(extents: Mapping[str, Extent], config: Config) -> str | N
         do for all, as far as shards help; None where no job takes too long.
     """
     shards = config.tiling.shards
+    limit = USUAL_LIMIT_MINUTES if known_limit is None else known_limit
     longest = {name: _longest_job(extent, config, shards) for name, extent in extents.items()}
-    long = [name for name, job in longest.items() if job.again > USUAL_LIMIT_MINUTES]
+    long = [name for name, job in longest.items() if job.again > limit]
     if not long:
         return None
     worst = max(long, key=longest.__getitem__)
     others = f" (and those of {len(long) - 1} more)" if len(long) > 1 else ""
-    wanted = max(shards, *(_fewest_shards(extents[name], config) for name in long))
+    wanted = max(shards, *(_fewest_shards(extents[name], config, limit) for name in long))
     left = max(_longest_job(extents[name], config, wanted) for name in long)
     remedies = []
     if wanted > shards:
         remedies.append(f"set tiling.shards to {wanted} or more in the configuration")
-    if left.again > USUAL_LIMIT_MINUTES:
+    if left.again > limit:
         remedies.append(
             f"ask for a partition that allows more (the job {left.what} asks for up to "
             f"{left.again} minutes, however many shards there are)"
         )
+    most = f"{limit:g} minutes ({limit / 60:.3g} hours)"
+    ends = "many clusters end jobs after" if known_limit is None else "no partition gives more than"
     return (
         f'The job {longest[worst].what} of the sample "{worst}"{others} asks for '
         f"{longest[worst].first} minutes, and for {longest[worst].again} if it has to be repeated, "
-        f"but many clusters end jobs after {USUAL_LIMIT_MINUTES} minutes "
-        f"({USUAL_LIMIT_MINUTES // 60} hours); {', and '.join(remedies)}."
+        f"but {ends} {most}; {', and '.join(remedies)}."
     )
 
 
@@ -110,7 +117,7 @@ def _jobs(extent: Extent, config: Config, shards: int) -> dict[str, _Job]:
     return found
 
 
-def _fewest_shards(extent: Extent, config: Config) -> int:
+def _fewest_shards(extent: Extent, config: Config, limit: float) -> int:
     """Return how many shards shorten all jobs enough, or as much as any number of them does."""
     shape = (extent.times, extent.channels, extent.projections, extent.rows, extent.columns)
     tiles = list_units((1, extent.channels, *shape[2:]), config.tiling.tile, config.tiling.halo)
@@ -120,7 +127,7 @@ def _fewest_shards(extent: Extent, config: Config) -> int:
 
     def do(shards: int) -> bool:
         return all(
-            job.again <= max(USUAL_LIMIT_MINUTES, least.get(name, 0))
+            job.again <= max(limit, least.get(name, 0))
             for name, job in _jobs(extent, config, shards).items()
         )
 

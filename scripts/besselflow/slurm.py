@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -213,6 +214,29 @@ def offers_gpus() -> bool:
         return "gpu" in _ask("sinfo", "--noheader", "--format", "%G")
     except InputError:
         return False
+
+
+def longest_minutes() -> float | None:
+    """Return the most minutes that any partition gives to a job, `math.inf` where one has no limit.
+
+    None where the cluster does not answer, or in words that are not known.
+    """
+    try:
+        told = _ask("sinfo", "--noheader", "--format", "%l").split()
+    except InputError:
+        return None
+    found = [_minutes_of(each) for each in told]
+    return max((each for each in found if each is not None), default=None)
+
+
+def _minutes_of(limit: str) -> float | None:
+    """Read a time as Slurm writes it, ``[[days-]hours:]minutes:seconds``; None for other words."""
+    if limit == "infinite":
+        return math.inf
+    if not (found := re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", limit)):
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return (days * 24 + hours) * 60 + minutes + seconds / 60
 
 
 def torch_uses_gpus() -> bool:

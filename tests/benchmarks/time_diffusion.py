@@ -81,19 +81,20 @@ def main(
         )
     for batch in batches if "training" in parts else ():
         settings = Prior(batch=batch, patch=min(64, edge // 16 * 16), compile=compiled)
-        seconds = time_training(acquisition, settings, steps, device)
+        seconds, start = time_training(acquisition, settings, steps, device)
         print(
             f"{kind}training, batch {batch}: {steps / seconds:.2f} steps/s, "
-            f"{8 * batch * steps / seconds:.0f} slices of {settings.patch} x {settings.patch} /s"
-            f"{peak_memory(device)}"
+            f"{8 * batch * steps / seconds:.0f} slices of {settings.patch} x {settings.patch} /s, "
+            f"{start:.1f} s more to start{peak_memory(device)}"
         )
     if "sampling" in parts:
-        seconds, evaluations = time_sampling(acquisition, Refine(samples=samples), device, compiled)
+        own = Refine(samples=samples)
+        seconds, start, evaluations = time_sampling(acquisition, own, device, compiled)
         rate = edge * evaluations / seconds
         print(
             f"{kind}sampling, {edge} x {edge} x {edge}, {samples} samples of "
-            f"{Refine().evaluations} evaluations: {seconds:.1f} s, {rate:.0f} slices/s"
-            f"{peak_memory(device)}"
+            f"{Refine().evaluations} evaluations: {seconds:.1f} s, {rate:.0f} slices/s, "
+            f"{start:.1f} s more for the first time{peak_memory(device)}"
         )
     if "published" in parts:
         seconds = time_published(acquisition, device)
@@ -142,8 +143,11 @@ def time_fit(acquisition: SimulatedAcquisition, device: torch.device) -> tuple[f
 
 def time_training(
     acquisition: SimulatedAcquisition, settings: Prior, steps: int, device: torch.device
-) -> float:
-    """Return the seconds of so many training steps, without those that warm up or compile."""
+) -> tuple[float, float]:
+    """Return the seconds of so many training steps, and what a first training takes longer.
+
+    A first one, or one that is compiled, has work of its own at the start.
+    """
     seconds = []
     for count in (steps, steps, 2 * steps):
         own = settings.model_copy(update={"steps": count})
@@ -151,15 +155,16 @@ def time_training(
             checkpoint = Path(folder) / "checkpoint.pt"
             _, info = train_prior({"phantom": acquisition}, own, 0, checkpoint, device)
         seconds.append(info["seconds"])
-    return seconds[2] - seconds[1]
+    return seconds[2] - seconds[1], seconds[0] - (seconds[2] - seconds[1])
 
 
 def time_sampling(
     acquisition: SimulatedAcquisition, settings: Refine, device: torch.device, compiled: bool
-) -> tuple[float, int]:
-    """Return the seconds of sampling a unit, warmed up, and the evaluations of each slice.
+) -> tuple[float, float, int]:
+    """Return the seconds of sampling a unit, those more for the first time, and the evaluations.
 
-    The network has the default size, and has learnt nothing, which takes as long.
+    The evaluations are those of each slice. The network has the default size, and has learnt
+    nothing, which takes as long.
     """
     shape = Prior()
     denoiser = Denoiser(shape.channels, shape.depth, 0.05)
@@ -169,9 +174,8 @@ def time_sampling(
         compile_network(denoiser.unet)
     prior = DiffusionPrior(denoiser, [LOWEST_NOISE, BLIND], [0.02, 0.05])
     sample = lambda own: sample_posterior(problem_of(acquisition), prior, own, 0, device)  # noqa: E731
-    sample(settings)
-    seconds = timed(lambda: sample(settings), device)
-    return seconds, (settings.evaluations - 1) * settings.samples + len(VIEWS)
+    first, seconds = (timed(lambda: sample(settings), device) for _ in range(2))
+    return seconds, first - seconds, (settings.evaluations - 1) * settings.samples + len(VIEWS)
 
 
 def time_published(acquisition: SimulatedAcquisition, device: torch.device) -> float:

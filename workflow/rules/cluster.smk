@@ -41,7 +41,9 @@ if (
 # What Slurm would refuse after hours of other jobs.
 if workflow.is_main_process and slurm.is_installed():
     warning = describe_long_jobs(
-        {name: extent_of(sample) for name, sample in RUN.tests.items()}, CONFIG
+        {name: extent_of(sample) for name, sample in RUN.tests.items()},
+        CONFIG,
+        slurm.longest_minutes(),
     )
     if warning is not None:
         print(warning, file=sys.stderr, flush=True)
