@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from besselflow.config import Config
+from besselflow.extent import Extent
 from besselflow.long_jobs import USUAL_LIMIT_MINUTES, describe_long_jobs
-from besselflow.resources import Extent, need_of
+from besselflow.resources import need_of
 from tiny_runs import TinyFacility
 
 SMALL = Extent(1, 1, 21, 128, 128, 128)

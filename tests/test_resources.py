@@ -4,20 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from besselflow import resources
+from besselflow import extent
 from besselflow.checks import check_samples
 from besselflow.config import Config
+from besselflow.extent import UNKNOWN, Extent, extent_of, extent_of_volume, joined, within_region
 from besselflow.inr.steps import automatic_steps
-from besselflow.resources import (
-    Extent,
-    Need,
-    computing_minutes,
-    extent_of,
-    extent_of_volume,
-    joined,
-    need_of,
-    within_region,
-)
+from besselflow.resources import BASE_MINUTES, Need, computing_minutes, need_of
 from besselflow.sample_sheet import read_sheet
 from tiny_runs import SHAPE, TinyFacility
 
@@ -49,7 +41,7 @@ def test_a_stage_of_units_holds_one_tile_and_works_through_all(stage):
     tile = CONFIG.tiling.tile + 2 * CONFIG.tiling.halo
     one, four = (need_of(stage, replace(BENCH, rows=n, columns=n), CONFIG) for n in (tile, 512))
     assert four.memory_mb == pytest.approx(one.memory_mb, rel=0.01)
-    one, four = (need.minutes - resources._BASE_MINUTES for need in (one, four))
+    one, four = (need.minutes - BASE_MINUTES for need in (one, four))
     if stage == "spectral":
         # All tiles share a standard deviation, which takes as long as a mean or longer.
         assert 2 * one < four < 4 * one
@@ -59,7 +51,7 @@ def test_a_stage_of_units_holds_one_tile_and_works_through_all(stage):
 
 def test_tiles_of_a_time_point_share_a_standard_deviation():
     def spent(extent, shards=1):
-        return need_of("spectral", extent, CONFIG, shards).minutes - resources._BASE_MINUTES
+        return need_of("spectral", extent, CONFIG, shards).minutes - BASE_MINUTES
 
     wide = replace(BENCH, rows=1024, columns=1024)
     assert spent(replace(wide, times=64)) == pytest.approx(64 * spent(wide))
@@ -74,7 +66,7 @@ def test_the_light_of_many_samples_takes_their_time_but_the_memory_of_one():
     deep = replace(BENCH, projections=5000)
     one, ten = (need_of("estimate_shading", joined([deep] * n), CONFIG) for n in (1, 10))
     assert ten.memory_mb == one.memory_mb
-    spent = [need.minutes - resources._BASE_MINUTES for need in (one, ten)]
+    spent = [need.minutes - BASE_MINUTES for need in (one, ten)]
     assert spent[1] == pytest.approx(10 * spent[0])
     # Of a long series, no more is read than of a shorter one.
     series = [joined([replace(BENCH, times=times)]) for times in (100, 1000)]
@@ -85,7 +77,7 @@ def test_shards_share_the_time_and_not_the_memory():
     series = replace(BENCH, times=64)
     one, eight = (need_of("fit_inr", series, CONFIG, shards) for shards in (1, 8))
     assert eight.memory_mb == one.memory_mb
-    spent = [need.minutes - resources._BASE_MINUTES for need in (one, eight)]
+    spent = [need.minutes - BASE_MINUTES for need in (one, eight)]
     assert spent[1] == pytest.approx(spent[0] / 8)
 
 
@@ -129,7 +121,7 @@ def test_estimates_cover_what_was_measured_but_not_tenfold(stage):
     need = need_of(stage, BENCH, CONFIG)
     # Snakemake, which runs beside it in the same job.
     assert memory_mb + 250 < need.memory_mb < memory_mb + 1500
-    assert seconds < 60 * need.minutes < 10 * seconds + 60 * resources._BASE_MINUTES
+    assert seconds < 60 * need.minutes < 10 * seconds + 60 * BASE_MINUTES
 
 
 # Processor seconds at 64 slices of 2048 x 2048 with one method, from "Cost of large volumes".
@@ -147,9 +139,9 @@ SECONDS_LARGE = {
 def test_time_of_whole_samples_covers_what_was_measured_several_times_over(stage):
     alone = CONFIG.model_copy(update={"methods": ["spectral"], "final": "spectral"})
     extent = Extent(1, 1, 10, 64, 2048, 2048)
-    minutes = need_of(stage, extent, alone).minutes - resources._BASE_MINUTES
+    minutes = need_of(stage, extent, alone).minutes - BASE_MINUTES
     assert 5 * SECONDS_LARGE[stage] < 60 * minutes < 7 * SECONDS_LARGE[stage]
-    five = need_of(stage, extent, CONFIG).minutes - resources._BASE_MINUTES
+    five = need_of(stage, extent, CONFIG).minutes - BASE_MINUTES
     times = 1 if stage in ("preprocess", "convert_ground_truth") else len(CONFIG.methods)
     assert five == pytest.approx(times * minutes)
 
@@ -166,7 +158,7 @@ SPECTRAL_TILES = [
 @pytest.mark.parametrize(("size", "seconds", "gib"), SPECTRAL_TILES)
 def test_estimate_of_spectral_covers_saturated_pixels_and_is_not_tenfold(size, seconds, gib):
     need = need_of("spectral", Extent(1, 1, *size, 304, 304), CONFIG)
-    spent = 60 * (need.minutes - resources._BASE_MINUTES)
+    spent = 60 * (need.minutes - BASE_MINUTES)
     hot, saturated = seconds
     assert 4.5 * hot < spent < 9 * hot and spent > 1.3 * saturated
     assert 1074 * gib + 450 < need.memory_mb < 1074 * gib + 1500
@@ -176,13 +168,13 @@ def test_estimate_of_spectral_covers_saturated_pixels_and_is_not_tenfold(size, s
 def test_estimate_of_spectral_of_large_volumes_is_not_tenfold(edge, seconds):
     """Without hot pixels, as in "Cost of large volumes"."""
     need = need_of("spectral", Extent(1, 1, 10, 64, edge, edge), CONFIG)
-    assert 5 * seconds < 60 * (need.minutes - resources._BASE_MINUTES) < 10 * seconds
+    assert 5 * seconds < 60 * (need.minutes - BASE_MINUTES) < 10 * seconds
 
 
 def test_more_time_is_asked_for_where_inverses_are_not_kept():
     kept, not_kept = (Extent(1, 1, count, 128, 304, 304) for count in (53, 54))
     one, other = (need_of("spectral", extent, CONFIG).minutes for extent in (kept, not_kept))
-    assert other > 2 * one - resources._BASE_MINUTES
+    assert other > 2 * one - BASE_MINUTES
 
 
 # Peak memory in GiB at 64 slices of 2048 x 2048, from "Cost of large volumes".
@@ -241,14 +233,14 @@ def test_extent_is_read_from_the_headers(sheet):
 
 def test_extent_is_read_once(sheet, monkeypatch):
     first = extent_of(sheet[0][0])
-    monkeypatch.setattr(resources, "open_acquisition", None)
+    monkeypatch.setattr(extent, "open_acquisition", None)
     assert extent_of(sheet[0][0]) is first
 
 
 def test_a_file_that_vanished_is_left_to_its_job(sheet, tmp_path):
     lost = replace(sheet[0][0], acquisition=tmp_path / "lost.tif")
-    assert extent_of(lost) == resources.UNKNOWN
-    assert extent_of_volume(tmp_path / "lost.tif") == resources.UNKNOWN
+    assert extent_of(lost) == UNKNOWN
+    assert extent_of_volume(tmp_path / "lost.tif") == UNKNOWN
 
 
 def test_region_of_withheld_projections():

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from besselflow.config import BASELINES, Config
-from besselflow.resources import Extent, Need, need_of
+from besselflow.extent import Extent
+from besselflow.resources import Need, need_of
 from besselflow.tiling import list_units
 
 USUAL_LIMIT_MINUTES = 2 * 24 * 60

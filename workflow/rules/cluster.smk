@@ -3,16 +3,15 @@ import sys
 from pathlib import Path
 
 from besselflow import slurm
-from besselflow.long_jobs import describe_long_jobs
-from besselflow.resources import (
+from besselflow.extent import (
     UNKNOWN,
-    computing_minutes,
     extent_of,
     extent_of_volume,
     joined,
-    need_of,
     within_region,
 )
+from besselflow.long_jobs import describe_long_jobs
+from besselflow.resources import computing_minutes, need_of
 
 # The processes of jobs take over what the main process has found: nodes need not know.
 if workflow.is_main_process:

@@ -12,8 +12,9 @@ import math
 import numpy as np
 
 from besselflow.config import Config
+from besselflow.extent import Extent
 from besselflow.inr.steps import automatic_steps
-from besselflow.resources import Extent, need_of
+from besselflow.resources import need_of
 from besselflow.store import Projections
 from besselflow.tiling import list_units, unit_shape
 
