@@ -81,3 +81,15 @@ def test_a_gpu_that_pytorch_does_not_see_fails_the_fit_alone(cluster, tmp_path):
     assert "stage:  fit_inr\n    reason: Slurm gave this job a GPU on " in summary
     assert "cluster.gpus: never" in summary
     assert "on the CPU with" not in facility.log_of("fit_inr-0")
+
+
+def test_the_reason_of_a_job_that_slurm_refuses_is_what_slurm_says(cluster, tmp_path):
+    facility = ClusterFacility(tmp_path, **LONG_FIT)
+    facility.add_test("known")
+    failed = facility.submit(
+        "--retries", "0", "--set-resources", "fit_inr:runtime=9000", "--", UNITS
+    )
+    assert failed.returncode != 0
+    summary = failed.stdout[failed.stdout.rindex("BesselFlow could not finish") :]
+    assert "sample: known\n    stage:  fit_inr\n    reason: Slurm refused the job: " in summary
+    assert "Requested time limit is invalid" in summary
