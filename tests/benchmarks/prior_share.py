@@ -4,8 +4,9 @@
 benchmark's training volumes, where they are there, and of structures that no phantom has (textures,
 membranes, points, textured nuclei), takes them through the workflow with the shipped prior (a
 quarter of an hour on 2 cores), and prints for each the share of the prior that the folded
-neighbours tell, its standard error, the share that the truth tells, and the PSNR of the INR, of the
-prior, and of the mixture by each way. What is in the scratch folder is not computed again.
+neighbours tell, its standard error, the share that the truth tells, the PSNR of the INR, of the
+prior, and of the mixture by each way, and how much the 90 % intervals of the result and of
+`spectral` hold. What is in the scratch folder is not computed again.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import safeguard
 from besselflow.beam import parse_beam_profile
 from besselflow.config import Tiling
 from besselflow.diffusion.safeguard import PRIOR, prior_share, shrink
-from besselflow.metrics.scores import psnr, slice_square
+from besselflow.metrics.scores import COVERAGE, psnr, slice_square
 from besselflow.scored import scored_slices
 from besselflow.simulate import Detector, simulate_acquisition, stage_positions, write_acquisition
 from besselflow.store import open_projections, open_units, open_volume
@@ -43,6 +44,8 @@ WAYS: dict[str, Callable[[float, float], float]] = {
     "less its error": lambda share, error: float(np.clip(share - error, 0, 1)),
     "shrunk": shrink,
 }
+
+COVERED = ("90 % covers", "of `spectral`")
 
 
 def field(seed: int, width: float) -> np.ndarray:
@@ -169,8 +172,15 @@ def row_of(results: Path) -> list[str]:
         squares = [slice_square(mixture[z], truth[z], peak) for z in np.flatnonzero(scored)]
         return f"{np.mean([psnr(square, peak) for square in squares]):.2f}"
 
+    def covered(method: str) -> str:
+        arrays = open_units([results / f"units/{method}-0.zip"]).arrays
+        volume, std = (np.asarray(arrays[name][0], np.float64) for name in ("volume", "std"))
+        within = np.abs(volume - truth)[scored] <= COVERAGE["coverage_90"] * std[scored]
+        return f"{100 * within.mean():.1f}"
+
     ways = [f"{decibels(way(share, error))} ({way(share, error):.2f})" for way in WAYS.values()]
-    return [f"{share:.2f} ± {error:.2f}", f"{true_share:.2f}", decibels(0), decibels(1), *ways]
+    shares = [f"{share:.2f} ± {error:.2f}", f"{true_share:.2f}"]
+    return [*shares, decibels(0), decibels(1), *ways, covered("diffusion"), covered("spectral")]
 
 
 def main(scratch: Path) -> int:
@@ -182,7 +192,7 @@ def main(scratch: Path) -> int:
         *("--profile", str(ROOT / "profiles" / "default")),
     ]
     status = subprocess.run(command, cwd=scratch).returncode
-    columns = ["sample", "share", "by the truth", "INR", "prior", *WAYS]
+    columns = ["sample", "share", "by the truth", "INR", "prior", *WAYS, *COVERED]
     print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
     for name in names:
         results = scratch / "results" / name
