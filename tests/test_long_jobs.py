@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ from besselflow.config import Config
 from besselflow.extent import Extent
 from besselflow.long_jobs import USUAL_LIMIT_MINUTES, describe_long_jobs
 from besselflow.resources import need_of
-from tiny_runs import TinyFacility
+from tiny_runs import ROOT, TinyFacility
 
 SMALL = Extent(1, 1, 21, 128, 128, 128)
 LARGE = Extent(1, 1, 43, 256, 2048, 2048)
@@ -96,15 +95,39 @@ def test_samples_that_take_little_are_not_mentioned():
     assert describe_long_jobs({"a": SMALL, "b": replace(SMALL, times=4)}, Config()) is None
 
 
+def pretend(folder, monkeypatch, limit):
+    """Put programs in the place of Slurm's, of a cluster without GPUs whose jobs end at a limit."""
+    programs = folder / "bin"
+    programs.mkdir()
+    answer = f"""case "$*" in *%l*) echo {limit};; *) echo "(null)";; esac"""
+    for name, script in (("squeue", "true"), ("sinfo", answer)):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    ("limit", "groups"),
+    [("1:00", {"before", "after"}), ("12:00:00", {"sample"}), ("infinite", {"sample"})],
+)
+def test_a_small_sample_is_one_job_where_a_partition_takes_it(tmp_path, monkeypatch, limit, groups):
+    facility = TinyFacility(tmp_path, methods=["spectral", "inr"], final="inr")
+    facility.add_test("a")
+    pretend(tmp_path, monkeypatch, limit)
+    profile = str(ROOT / "profiles" / "slurm")
+    dry = facility.run("--dry-run", "--profile", profile, "results/a/report.html")
+    assert dry.returncode == 0, dry.stdout
+    assert set(re.findall(r"Group job (\w+)", dry.stdout)) == groups
+
+
 @pytest.mark.workflow
 def test_a_dry_run_warns_where_there_is_a_cluster(tmp_path, monkeypatch):
     inr = {"steps": 5_000_000, "width": 16, "features": 16}
     facility = TinyFacility(tmp_path, methods=["spectral", "inr"], final="inr", inr=inr)
     facility.add_test("a")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "squeue").symlink_to(shutil.which("true"))
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    pretend(tmp_path, monkeypatch, "2-00:00:00")
     dry = facility.run("--dry-run", "--quiet", "all")
     assert dry.returncode == 0, dry.stdout
     assert 'The job fit_inr of the sample "a" asks for' in dry.stdout
+    assert "no partition gives more than 2880 minutes (48 hours)" in dry.stdout

@@ -9,7 +9,7 @@ from besselflow.checks import check_samples
 from besselflow.config import Config
 from besselflow.extent import UNKNOWN, Extent, extent_of, extent_of_volume, joined, within_region
 from besselflow.inr.steps import automatic_steps
-from besselflow.resources import BASE_MINUTES, Need, computing_minutes, need_of
+from besselflow.resources import BASE_MINUTES, Need, asked_minutes, computing_minutes, need_of
 from besselflow.sample_sheet import read_sheet
 from tiny_runs import SHAPE, TinyFacility
 
@@ -259,3 +259,14 @@ def test_all_stages_of_a_sample_take_longer_than_its_fits_and_grow_with_it():
     )
     without = CONFIG.model_copy(update={"methods": ["spectral"], "final": "spectral"})
     assert computing_minutes(BENCH, without) < together / 2
+
+
+def test_a_job_of_all_stages_asks_for_their_starts_too():
+    small = replace(BENCH, rows=24, columns=24, slices=18)
+    first, second = (asked_minutes(small, CONFIG, attempt) for attempt in (1, 2))
+    # Whole minutes for each of its stages, of which those before a report come once.
+    computing = computing_minutes(small, CONFIG)
+    stages = round((first - computing) / BASE_MINUTES)
+    assert stages > 15 and computing + BASE_MINUTES * 15 < first < second <= 2 * first
+    without = CONFIG.model_copy(update={"methods": ["spectral"], "final": "spectral"})
+    assert asked_minutes(small, without, 1) < first / 2

@@ -224,6 +224,23 @@ def computing_minutes(extent: Extent, config: Config) -> float:
     config : Config
         Configuration of the run.
     """
+    return sum(need.minutes - BASE_MINUTES for need in _needs_of_all(extent, config))
+
+
+def asked_minutes(extent: Extent, config: Config, attempt: int) -> int:
+    """Return the minutes that a single job for all stages of a sample asks for.
+
+    Parameters
+    ----------
+    extent, config
+        See `computing_minutes`.
+    attempt : int
+        1 for the first.
+    """
+    return sum(need.at(attempt)[1] for need in _needs_of_all(extent, config))
+
+
+def _needs_of_all(extent: Extent, config: Config) -> list[Need]:
     learned = {
         "inr": ["fit_inr"],
         "microdiffusion": ["train_microdiffusion", "sample_microdiffusion"],
@@ -236,7 +253,7 @@ def computing_minutes(extent: Extent, config: Config) -> float:
     stages = [(stage, extent) for stage in (*_ONCE, *stages_of(config.methods))]
     if config.validation.hold_out:
         stages += [(stage, withheld) for stage in stages_of(config.ranked_methods)]
-    return sum(need_of(stage, size, config).minutes - BASE_MINUTES for stage, size in stages)
+    return [need_of(stage, size, config) for stage, size in stages]
 
 
 def _need(held_bytes: float, seconds: float) -> Need:

@@ -19,6 +19,9 @@ from besselflow.errors import InputError
 GPUS_VARIABLE = "BESSELFLOW_GPUS"
 """Environment variable in which a run tells its jobs how many GPUs a stage asks for."""
 
+LONGEST_VARIABLE = "BESSELFLOW_LONGEST_MINUTES"
+"""Environment variable in which a run tells its jobs the most minutes that a job may ask for."""
+
 _ANSWER_SECONDS = 60
 # What squeue prints of a job; a comment may hold anything, and therefore comes last.
 _FORMAT = "%i|%j|%T|%Z|%k"

@@ -1,3 +1,4 @@
+import math
 import os
 import sys
 from pathlib import Path
@@ -11,13 +12,16 @@ from besselflow.extent import (
     within_region,
 )
 from besselflow.long_jobs import describe_long_jobs
-from besselflow.resources import computing_minutes, need_of
+from besselflow.resources import asked_minutes, computing_minutes, need_of
 
 # The processes of jobs take over what the main process has found: nodes need not know.
 if workflow.is_main_process:
     asked = slurm.gpus_per_job(CONFIG.cluster.gpus)
     os.environ[slurm.GPUS_VARIABLE] = str(asked or "")
+    longest = slurm.longest_minutes() if slurm.is_installed() else None
+    os.environ[slurm.LONGEST_VARIABLE] = str(longest or "")
 GPUS = int(os.environ.get(slurm.GPUS_VARIABLE) or 0) or None
+LONGEST_MINUTES = float(os.environ.get(slurm.LONGEST_VARIABLE) or "nan")
 
 # What is not planned yet can make use of what the jobs of an earlier run finish. A folder that is
 # locked is refused by Snakemake anyway.
@@ -42,7 +46,7 @@ if workflow.is_main_process and slurm.is_installed():
     warning = describe_long_jobs(
         {name: extent_of(sample) for name, sample in RUN.tests.items()},
         CONFIG,
-        slurm.longest_minutes(),
+        None if math.isnan(LONGEST_MINUTES) else LONGEST_MINUTES,
     )
     if warning is not None:
         print(warning, file=sys.stderr, flush=True)
@@ -88,8 +92,11 @@ def minutes(stage):
 def is_one_job(sample):
     # A prior that learns from the samples themselves stands between their stages.
     alone = GPUS or CONFIG.tiling.shards > 1 or RUN.learns_from_samples
-    most = CONFIG.cluster.one_job_minutes
-    return not alone and computing_minutes(extent_of(RUN.tests[sample]), CONFIG) <= most
+    extent, most = extent_of(RUN.tests[sample]), CONFIG.cluster.one_job_minutes
+    if alone or computing_minutes(extent, CONFIG) > most:
+        return False
+    # What no partition would take, were it repeated, goes in parts.
+    return not asked_minutes(extent, CONFIG, attempt=2) > LONGEST_MINUTES
 
 
 # Its stages go in single file, through the one lane that the profile of a cluster gives to each job:

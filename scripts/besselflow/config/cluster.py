@@ -28,6 +28,7 @@ class Cluster(Section):
         25.0,
         description="Samples that are estimated to take at most as many minutes of computing are "
         "one job each, from the first stage to the page, since a job costs some 15 s of scheduling "
-        "and start; 0 for never. Where GPUs are asked for, a sample is spread over shards, or "
-        "priors learn from the samples themselves, stages are jobs of their own all the same.",
+        "and start; 0 for never. Where GPUs are asked for, a sample is spread over shards, priors "
+        "learn from the samples themselves, or no partition gives a single job its time twice, "
+        "stages are jobs of their own all the same.",
     )
