@@ -56,7 +56,7 @@ MinJobAge=3600
 ReturnToService=2
 GresTypes=gpu
 NodeName={host} CPUs={cpus} RealMemory={memory_mb} Gres=gpu:1 State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=02:00:00 PriorityTier=2 PreemptMode=OFF
+PartitionName=main Nodes={host} Default=YES MaxTime=03:00:00 PriorityTier=2 PreemptMode=OFF
 PartitionName=yielding Nodes={host} MaxTime=01:00:00 PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=urgent Nodes={host} MaxTime=01:00:00 PriorityTier=9 PreemptMode=OFF
 """
