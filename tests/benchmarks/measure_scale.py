@@ -245,6 +245,8 @@ def main() -> int:
     if chosen.stage:
         measure_stage(chosen.stage, chosen.folder)
         return 0
+    if chosen.scratch:
+        chosen.scratch.mkdir(parents=True, exist_ok=True)
     highest = 0.0
     print("| stage | pixels x slices | seconds | processor seconds | peak memory |")
     print("| --- | --- | --- | --- | --- |")
