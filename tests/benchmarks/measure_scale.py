@@ -11,7 +11,7 @@ with status 1 if one took more than 2 GiB.
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -220,8 +220,17 @@ def measure_stage(stage: str, folder: Path) -> None:
     with dask.config.set(num_workers=1):
         STAGES[stage](folder)
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": seconds, "busy": busy, "gib": peak}))
+    print(json.dumps({"seconds": seconds, "busy": busy, "gib": peak_memory()}))
+
+
+def peak_memory() -> float:
+    """Return the peak memory of this process in GiB.
+
+    It is not what `resource.getrusage` says, which is no less than the memory of the process that
+    started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[1]) / 2**20
 
 
 def in_fresh_process(stage: str, folder: Path) -> dict[str, float]:
