@@ -264,9 +264,10 @@ def test_all_stages_of_a_sample_take_longer_than_its_fits_and_grow_with_it():
 def test_a_job_of_all_stages_asks_for_their_starts_too():
     small = replace(BENCH, rows=24, columns=24, slices=18)
     first, second = (asked_minutes(small, CONFIG, attempt) for attempt in (1, 2))
-    # Whole minutes for each of its stages, of which those before a report come once.
-    computing = computing_minutes(small, CONFIG)
-    stages = round((first - computing) / BASE_MINUTES)
-    assert stages > 15 and computing + BASE_MINUTES * 15 < first < second <= 2 * first
+    # Eight stages for all methods, eight of the methods, and six of these for what is withheld,
+    # each in whole minutes.
+    starts = first - computing_minutes(small, CONFIG)
+    assert 22 * BASE_MINUTES <= starts <= 22 * (BASE_MINUTES + 1)
+    assert 2 * first - 22 <= second <= 2 * first
     without = CONFIG.model_copy(update={"methods": ["spectral"], "final": "spectral"})
     assert asked_minutes(small, without, 1) < first / 2

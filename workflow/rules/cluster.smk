@@ -21,7 +21,7 @@ if workflow.is_main_process:
     longest = slurm.longest_minutes() if slurm.is_installed() else None
     os.environ[slurm.LONGEST_VARIABLE] = str(longest or "")
 GPUS = int(os.environ.get(slurm.GPUS_VARIABLE) or 0) or None
-LONGEST_MINUTES = float(os.environ.get(slurm.LONGEST_VARIABLE) or "nan")
+LONGEST_MINUTES = float(os.environ.get(slurm.LONGEST_VARIABLE) or 0) or None
 
 # What is not planned yet can make use of what the jobs of an earlier run finish. A folder that is
 # locked is refused by Snakemake anyway.
@@ -46,7 +46,7 @@ if workflow.is_main_process and slurm.is_installed():
     warning = describe_long_jobs(
         {name: extent_of(sample) for name, sample in RUN.tests.items()},
         CONFIG,
-        None if math.isnan(LONGEST_MINUTES) else LONGEST_MINUTES,
+        LONGEST_MINUTES,
     )
     if warning is not None:
         print(warning, file=sys.stderr, flush=True)
@@ -96,7 +96,7 @@ def is_one_job(sample):
     if alone or computing_minutes(extent, CONFIG) > most:
         return False
     # What no partition would take, were it repeated, goes in parts.
-    return not asked_minutes(extent, CONFIG, attempt=2) > LONGEST_MINUTES
+    return asked_minutes(extent, CONFIG, attempt=2) <= (LONGEST_MINUTES or math.inf)
 
 
 # Its stages go in single file, through the one lane that the profile of a cluster gives to each job:
