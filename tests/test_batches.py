@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from besselflow import batches
-from besselflow.batches import batch_size, in_batches, in_tiles, tile_size
+from besselflow.batches import Batches, batch_size, in_tiles, tile_size
 
 
 class Gpu:
@@ -24,6 +24,13 @@ class Gpu:
         return list(range(part.start, part.stop))
 
 
+CPU = torch.device("cpu")
+
+
+def in_batches(compute, total, size):
+    return Batches(CPU)(compute, total, bytes_per_item=1000, on_cpu=size)
+
+
 @given(st.integers(0, 200), st.integers(1, 200), st.integers(1, 200))
 def test_every_item_is_computed_once_and_in_order(total, size, fits):
     found = [item for _, items in in_batches(Gpu(fits), total, size) for item in items]
@@ -35,6 +42,18 @@ def test_batches_are_halved_until_they_fit_and_stay_so():
     parts = [part for part, _ in in_batches(gpu, 100, 80)]
     assert gpu.attempts == [80, 40, 20, 20, 20, 20, 20]
     assert [part.start for part in parts] == [0, 20, 40, 60, 80]
+
+
+def test_what_did_not_fit_is_not_tried_again_in_later_calls(caplog):
+    gpu, compute = Gpu(fits=20), Batches(CPU)
+    with caplog.at_level("WARNING", "besselflow"):
+        for _ in range(2):
+            assert len(list(compute(gpu, 60, bytes_per_item=1000, on_cpu=60))) == 4
+        # Items of a third of the size: three times as many of them.
+        small = Gpu(fits=60)
+        list(compute(small, 60, bytes_per_item=333, on_cpu=60))
+    assert gpu.attempts == [60, 30] + 8 * [15] and small.attempts == [45, 15]
+    assert [text.rpartition(" ")[2] for text in caplog.messages] == ["30", "15"]
 
 
 def test_an_item_that_never_fits_ends_it():

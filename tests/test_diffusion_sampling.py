@@ -2,6 +2,7 @@
 
 import logging
 import math
+import operator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -330,6 +331,8 @@ def test_tiles_that_fit_give_the_volume_of_a_large_gpu(shape, monkeypatch, caplo
         found = sample(problem, small, evaluations=2)
     assert any("out of memory; going on with tiles of" in text for text in caplog.messages)
     assert min(small.sizes) <= small.fits < max(small.sizes)
+    failed = [size for size in small.sizes if size > small.fits]
+    assert all(map(operator.gt, failed, failed[1:])), "what did not fit once was tried again"
     np.testing.assert_allclose(found.mean, whole.mean, atol=1e-5)
     np.testing.assert_allclose(found.sample, whole.sample, atol=1e-5)
 

@@ -56,46 +56,66 @@ def _memory_to_take(device: torch.device) -> int:
     return int(_SHARE_OF_FREE_MEMORY * free)
 
 
-def in_batches(
-    compute: Callable[[slice], Result], total: int, size: int
-) -> Iterator[tuple[slice, Result]]:
-    """Compute items batch by batch, and halve the batches whenever the GPU runs out of memory.
+class Batches:
+    """Computes items batch by batch, and halves the batches whenever the GPU runs out of memory.
+
+    What ran out of memory once is not tried again in later calls: how much an item takes of it is
+    an estimate, which can be too low for a larger network.
 
     Parameters
     ----------
-    compute : callable
-        Takes a slice of the items. It is called again for the items of a batch that failed.
-    total : int
-        Number of items.
-    size : int
-        Items per batch at first.
-
-    Yields
-    ------
-    slice, Result
-        The items of a batch, in order, and what was computed for them.
-
-    Raises
-    ------
-    torch.OutOfMemoryError
-        A single item does not fit.
+    device : torch.device
+        Where the items are computed.
     """
-    start = 0
-    while start < total:
-        part = slice(start, min(start + size, total))
-        try:
-            result = compute(part)
-        except torch.OutOfMemoryError:
-            size = (part.stop - part.start) // 2
-            if size == 0:
-                raise
-            logger.warning("the GPU is out of memory; going on with batches of %d", size)
-        else:
-            yield part, result
-            start = part.stop
-            continue
-        # Outside of the handler, whose traceback would keep the tensors of the failed attempt.
-        _empty_cache()
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        # What ever fits at once, by the estimates of those who ask.
+        self._most_bytes = math.inf
+
+    def __call__(
+        self, compute: Callable[[slice], Result], total: int, bytes_per_item: int, on_cpu: int
+    ) -> Iterator[tuple[slice, Result]]:
+        """Compute items.
+
+        Parameters
+        ----------
+        compute : callable
+            Takes a slice of the items. It is called again for the items of a batch that failed.
+        total : int
+            Number of items.
+        bytes_per_item, on_cpu : int
+            What decides how many are computed at once; see `batch_size`.
+
+        Yields
+        ------
+        slice, Result
+            The items of a batch, in order, and what was computed for them.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            A single item does not fit.
+        """
+        size = batch_size(bytes_per_item, self.device, on_cpu)
+        start = 0
+        while start < total:
+            most = max(1, int(min(size, self._most_bytes // bytes_per_item)))
+            part = slice(start, min(start + most, total))
+            try:
+                result = compute(part)
+            except torch.OutOfMemoryError:
+                count = part.stop - part.start
+                self._most_bytes = bytes_per_item * count / 2
+                if count == 1:
+                    raise
+                logger.warning("the GPU is out of memory; going on with batches of %d", count // 2)
+            else:
+                yield part, result
+                start = part.stop
+                continue
+            # Outside of the handler, whose traceback would keep the tensors of the failed attempt.
+            _empty_cache()
 
 
 def in_tiles(compute: Callable[[int], Result], tile: int, multiple: int) -> tuple[Result, int]:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from besselflow.batches import batch_size, in_batches, in_tiles, tile_size
+from besselflow.batches import Batches, batch_size, in_tiles, tile_size
 from besselflow.checkpoint import Keeper
 from besselflow.config import Refine
 from besselflow.diffusion.blocks import Block, blend_window, lay_blocks
@@ -164,6 +164,7 @@ class DenoisedUnit:
         self.margin = -(-denoiser.reach // multiple) * multiple
         edge = max(self.inr.shape[1:])
         self.tile = tile_size(edge, _BYTES_PER_PIXEL, self.margin, device)
+        self.in_batches = Batches(device)
 
     def blind(self) -> torch.Tensor:
         """Estimate the posterior mean (Z, Y, X), with the INR in the place of a state."""
@@ -206,8 +207,9 @@ class DenoisedUnit:
                 seen = [image[..., rows.seen, columns.seen] for image in images]
                 estimate_of = lambda part, s=seen: self._estimate(s, sigma, items[part])  # noqa: E731
                 size = seen[1][0].numel()
-                batch = batch_size(_BYTES_PER_PIXEL * size, self.device, _PIXELS_AT_ONCE // size)
-                for part, estimates in in_batches(estimate_of, len(items), batch):
+                for part, estimates in self.in_batches(
+                    estimate_of, len(items), _BYTES_PER_PIXEL * size, _PIXELS_AT_ONCE // size
+                ):
                     for (number, block), estimate in zip(items[part], estimates, strict=True):
                         inside, own = block.inside(depth)
                         kept = estimate[own, rows.own, columns.own]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from besselflow.batches import batch_size, in_batches
+from besselflow.batches import Batches
 from besselflow.inr.network import CoordinateNetwork
 from besselflow.projection import AxialProjection
 
@@ -310,9 +310,8 @@ class UnitColumns:
 
         width = max((len(matrix) for matrix in network.hidden_matrices()), default=1)
         bytes_per_column = _ACTIVATIONS * 4 * width * len(z_um)
-        size = batch_size(bytes_per_column, z_um.device, _RENDER_COLUMNS)
-        parts = [values for _, values in in_batches(intensity_of, len(columns), size)]
-        return torch.cat(parts).T.reshape(self.shape).contiguous().numpy()
+        parts = Batches(z_um.device)(intensity_of, len(columns), bytes_per_column, _RENDER_COLUMNS)
+        return torch.cat([values for _, values in parts]).T.reshape(self.shape).contiguous().numpy()
 
     def _depths(self, neighbour_average: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return where slices are evaluated, (Z',), and what averages them, (Z, Z') or None."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from besselflow.batches import batch_size, in_batches
+from besselflow.batches import Batches
 from besselflow.checkpoint import Keeper
 from besselflow.config import Microdiffusion
 from besselflow.fingerprint import fingerprint
@@ -118,11 +118,11 @@ def sample_slices(
     done, state = 0, draw(levels[0])
     if kept is not None:
         done, state = kept["step"], kept["state"].to(device)
-    progress = Progress(label, len(levels), done)
+    progress, in_batches = Progress(label, len(levels), done), Batches(device)
     for number, level in list(enumerate(levels, start=1))[done:]:
         state = interpolate_states(state, inr, settings.inr_weight)
         estimate = _estimate_noise(
-            network, state, level, condition, settings.guidance if guided else 0.0
+            network, state, level, condition, settings.guidance if guided else 0.0, in_batches
         )
         following = levels[number] if number < len(levels) else None
         # Noise that a step takes no share of need not be drawn.
@@ -168,6 +168,7 @@ def _estimate_noise(
     level: int,
     condition: torch.Tensor,
     guidance: float,
+    in_batches: Batches,
 ) -> torch.Tensor:
     def estimate_of(part: slice) -> torch.Tensor:
         some, known = state[part], condition[part]
@@ -179,5 +180,7 @@ def _estimate_noise(
         return estimate
 
     pixels = state.shape[1] * state.shape[2]
-    size = batch_size(_BYTES_PER_PIXEL * pixels, state.device, _PIXELS_AT_ONCE // pixels)
-    return torch.cat([estimate for _, estimate in in_batches(estimate_of, len(state), size)])
+    parts = in_batches(
+        estimate_of, len(state), _BYTES_PER_PIXEL * pixels, _PIXELS_AT_ONCE // pixels
+    )
+    return torch.cat([estimate for _, estimate in parts])
