@@ -62,8 +62,10 @@ def main(
             return unlocked.returncode
         # Should this process be killed alone, the workflow goes on, and so the lock has to.
         status = subprocess.run([*command, *extra], pass_fds=[lock.fileno()]).returncode
-    if status == 0:
-        print(f"The report of the demo: {folder / 'results' / 'report.html'}")
+    report = folder / "results" / "report.html"
+    # A dry run makes none.
+    if status == 0 and report.exists():
+        print(f"The report of the demo: {report}")
     return status
 
 
@@ -75,5 +77,6 @@ if __name__ == "__main__":
         "--shape", type=int, nargs=3, metavar=("Z", "Y", "X"), help="of all volumes, in voxels"
     )
     parser.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
-    arguments = parser.parse_args()
+    # Otherwise options after the folder leave nothing for Snakemake.
+    arguments = parser.parse_intermixed_args()
     sys.exit(main(arguments.folder, arguments.snakemake, arguments.configfile, arguments.shape))

@@ -21,9 +21,13 @@ def test_a_killed_demo_goes_on_and_then_has_nothing_to_do(tmp_path):
     settings.write_text(yaml.safe_dump({"methods": ["spectral"], "final": "spectral"}))
     command = [
         *(sys.executable, str(ROOT / "scripts" / "run_demo.py")),
-        *("--configfile", str(settings), "--shape", "18", "32", "32"),
-        *(str(folder), "--", "--cores", "2", "--max-threads", "1"),
+        *(str(folder), "--configfile", str(settings), "--shape", "18", "32", "32"),
+        *("--", "--cores", "2", "--max-threads", "1"),
     ]
+    planned = subprocess.run(
+        [*command, "-n"], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert planned.returncode == 0 and "The report" not in planned.stdout, planned.stderr
     kill_in_the_middle(command, tmp_path, folder / "results" / "vessels" / "projections.zip")
     assert not (folder / "results" / "report.html").exists()
 
