@@ -148,6 +148,8 @@ def time_training(
 
     A first one, or one that is compiled, has work of its own at the start.
     """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     seconds = []
     for count in (steps, steps, 2 * steps):
         own = settings.model_copy(update={"steps": count})

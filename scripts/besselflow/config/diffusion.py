@@ -179,8 +179,9 @@ class Prior(Section):
         False,
         description="Compile the U-Net (`torch.compile`) for training and sampling. It needs a C++ "
         "compiler and about a minute at the start of the first job, and does not change results "
-        "but for rounding. On a CPU, samples are drawn 1.1 times as fast: it pays where that takes "
-        "many minutes.",
+        "but for rounding. On a GPU, a training of 64 blocks per step takes three quarters of the "
+        "time: it pays from some 1700 steps on. On a CPU, samples are drawn 1.1 times as fast: it "
+        "pays where that takes many minutes.",
     )
     phantoms: int = Field(
         0,
