@@ -37,9 +37,9 @@ def write_log(path, text):
     path.write_text(text)
 
 
-def failed(watch, job, rule, *logs, said=None):
+def failed(watch, job, rule, *logs):
     event = SimpleNamespace(name="JOB_ERROR")
-    fields = {"event": event, "jobid": job, "rule_name": rule, "log": list(logs), "rule_msg": said}
+    fields = {"event": event, "jobid": job, "rule_name": rule, "log": list(logs)}
     watch.handle(logging.makeLogRecord(fields))
 
 
@@ -64,23 +64,6 @@ def test_each_failed_job_is_found_with_sample_stage_and_log(folder, watch):
         ("a, b", "fit_inr", "results/a, b/logs/fit_inr-0.log"),
         ("b", "fit_inr", "results/b/logs/fit_inr-0.log"),
     ]
-
-
-def test_what_slurm_says_of_a_job_that_it_refuses_is_the_reason(folder):
-    # The log is that of an earlier attempt.
-    write_log("results/a/logs/fit_inr-0.log", TRACEBACK.format(message="ValueError: old"))
-    said = (
-        "SLURM sbatch failed. The error message was 'sbatch: error: Batch job submission failed:\n"
-        "Requested time limit is invalid (exceeds the partition's limit)'.\n"
-        "    sbatch call:\n        sbatch --job-name 'x'\n"
-    )
-    watch = JobWatch()
-    failed(watch, 1, "fit_inr", "results/a/logs/fit_inr-0.log", said=said)
-    (failure,) = watch.failures("results")
-    assert failure.reason == (
-        "Slurm refused the job: sbatch: error: Batch job submission failed: "
-        "Requested time limit is invalid (exceeds the partition's limit)"
-    )
 
 
 def member(job, rule, inputs, outputs):
@@ -132,6 +115,112 @@ def test_a_group_is_judged_again_when_it_is_repeated(folder):
     for one in CHAIN:
         finished(watch, one["jobid"])
     assert watch.failures("results") == []
+
+
+class Cluster:
+    """An executor that says of jobs why they failed, as the engine has it log that."""
+
+    def __init__(self, watch):
+        self.watch = watch
+        watch.listen_to(self)
+
+    def says(self, text, *members, logs=()):
+        jobs = [SimpleNamespace(jobid=one["jobid"], is_group=lambda: False) for one in members]
+        group = SimpleNamespace(jobs=jobs, is_group=lambda: True)
+        self.members = members
+        job = jobs[0] if len(jobs) == 1 else group
+        self.print_job_error(SimpleNamespace(job=job), text, aux_logs=list(logs))
+
+    def print_job_error(self, job_info, msg=None, aux_logs=None):
+        if job_info.job.is_group():
+            group_failed(self.watch, *self.members)
+        else:
+            (one,) = self.members
+            failed(self.watch, one["jobid"], one["rule_name"], *one["log"])
+
+
+@pytest.mark.parametrize("members", [CHAIN[:1], CHAIN], ids=["job", "group"])
+def test_what_slurm_says_of_a_job_that_it_refuses_is_the_reason(folder, members):
+    # The log is that of an earlier attempt.
+    write_log("results/a/logs/assemble.log", TRACEBACK.format(message="ValueError: old"))
+    said = (
+        "SLURM sbatch failed. The error message was 'sbatch: error: Batch job submission failed:\n"
+        "Requested time limit is invalid (exceeds the partition's limit)'.\n"
+        "    sbatch call:\n        sbatch --job-name 'x'\n"
+    )
+    watch = JobWatch()
+    Cluster(watch).says(said, *members)
+    (failure,) = watch.failures("results")
+    assert failure.stage == "assemble" and failure.reason == (
+        "Slurm refused the job: sbatch: error: Batch job submission failed: "
+        "Requested time limit is invalid (exceeds the partition's limit)"
+    )
+
+
+TIME = "its time; give it more with --set-resources validate:runtime=MINUTES"
+MEMORY = "its memory; give it more with --set-resources validate:mem_mb=MEGABYTES"
+
+
+@pytest.mark.parametrize("members", [CHAIN[1:2], CHAIN], ids=["job", "group"])
+@pytest.mark.parametrize(
+    ("state", "line", "reason"),
+    [
+        ("TIMEOUT", "", f"Slurm ended the job, which had used up {TIME}"),
+        ("OUT_OF_MEMORY", "", f"Slurm ended the job, which had used up {MEMORY}"),
+        # A step was killed, and not the job.
+        (
+            "FAILED",
+            "slurmstepd-n1: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks "
+            "have been OOM Killed.",
+            f"Slurm ended the job, which had used up {MEMORY}",
+        ),
+        (
+            "FAILED",
+            "slurmstepd-n1: error: StepId=7.0 exceeded memory limit (361 > 209), being killed",
+            f"Slurm ended the job, which had used up {MEMORY}",
+        ),
+        (
+            "FAILED",
+            "slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 9:00 DUE TO TIME LIMIT ***",
+            f"Slurm ended the job, which had used up {TIME}",
+        ),
+        # That of a GPU, which was got over.
+        (
+            "FAILED",
+            "[a 0 refine] the GPU is out of memory; going on with batches of 2",
+            "the job ended without a message, and its state in Slurm is FAILED",
+        ),
+        ("FAILED", "", "the job ended without a message, and its state in Slurm is FAILED"),
+        ("CANCELLED", "", "the job ended without a message, and its state in Slurm is CANCELLED"),
+    ],
+)
+def test_how_slurm_ended_a_job_is_the_reason_where_its_log_tells_none(
+    folder, members, state, line, reason
+):
+    Path("volume").mkdir()
+    # What lies far before the end is of no interest.
+    write_log("7.log", f"oom-kill{'.' * 20_000}\n{line}\nExiting.\n")
+    watch = JobWatch()
+    cluster = Cluster(watch)
+    said = f"SLURM-job '7' failed, SLURM status is: '{state}'. Reason: Unknown."
+    cluster.says(said, *members, logs=["7.log"])
+    expected = f"{reason}; Slurm's log of it is 7.log"
+    assert [f.reason for f in watch.failures("results")] == [expected]
+    # Nothing of it is left when the job is tried again and ends otherwise.
+    cluster.says("", *members)
+    (failure,) = watch.failures("results")
+    assert "killed for its memory or time" in failure.reason
+    write_log("results/a/logs/validate.log", TRACEBACK.format(message="ValueError: no noise"))
+    cluster.says(said, *members, logs=["7.log"])
+    assert [f.reason for f in watch.failures("results")] == ["ValueError: no noise"]
+
+
+def test_a_log_of_slurm_that_is_not_there_changes_nothing_of_what_it_says(folder):
+    watch = JobWatch()
+    said = "SLURM-job '7' failed, SLURM status is: 'TIMEOUT'."
+    Cluster(watch).says(said, CHAIN[0], logs=["away.log", None])
+    (failure,) = watch.failures("results")
+    assert failure.reason.endswith("assemble:runtime=MINUTES; Slurm's log of it is away.log")
 
 
 def test_job_of_the_cohort_has_no_sample(folder):

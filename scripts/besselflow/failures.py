@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from besselflow import slurm_verdict
 from besselflow.disk import explained, lack_of_room
 from besselflow.errors import InputError, on_one_line
 
@@ -26,11 +27,9 @@ _NOT_ADMITTED = "preflight is "
 _SIZE_OF_LOG = 2**14
 _SILENT = "the job ended without a message"
 _KILLED = (
-    f"{_SILENT}, as when it is killed for its memory or time, or refused by a cluster for what it "
-    "asks; run again with more memory, or look into the cluster's own log"
+    f"{_SILENT}, as when it is killed for its memory or time; run again with more memory, or look "
+    "into the cluster's own log"
 )
-# How the Slurm plugin words a refusal. Of a group of jobs, the engine drops what the plugin says.
-_REFUSAL = re.compile(r"sbatch failed\. The error message was '(.*?)'\.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,32 @@ class JobWatch(logging.Handler):
 
     def __init__(self):
         super().__init__()
-        self._failed: dict[int, tuple[str, str | None, str | None]] = {}
+        self._failed: dict[int, tuple[str, str | None]] = {}
         self._spared: set[int] = set()
+        # What a cluster said of each, and in which log.
+        self._said: dict[int, tuple[str, Sequence[str]]] = {}
+
+    def listen_to(self, executor: Any) -> None:
+        """Hear what a cluster's executor says of the jobs that fail there.
+
+        The engine's events tell it of single jobs only, not of those of a group.
+
+        Parameters
+        ----------
+        executor : object
+            Whose ``print_job_error`` is called with what it says, before the events.
+        """
+        print_error = executor.print_job_error
+
+        def print_and_remember(
+            job_info: Any, msg: str | None = None, aux_logs: Sequence[str] = (), **more: Any
+        ) -> None:
+            job, logs = job_info.job, [log for log in aux_logs if log is not None]
+            for member in job.jobs if job.is_group() else [job]:
+                self._said[member.jobid] = msg or "", logs
+            print_error(job_info, msg, aux_logs=logs, **more)
+
+        executor.print_job_error = print_and_remember
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note a failed job, and forget one that succeeded when it was tried again."""
@@ -80,8 +103,7 @@ class JobWatch(logging.Handler):
             self._failed.pop(record.jobid, None)
         elif event == "JOB_ERROR" and record.rule_name != _EXCLUDING_RULE:
             log = str(record.log[0]) if record.log else None
-            said = getattr(record, "rule_msg", None)
-            self._failed[record.jobid] = (record.rule_name, log, said)
+            self._failed[record.jobid] = (record.rule_name, log)
         elif event == "JOB_FINISHED":
             self._failed.pop(record.job_id, None)
 
@@ -98,7 +120,10 @@ class JobWatch(logging.Handler):
         list of Failure
             One per job, in the order of failing.
         """
-        found = [_failure(*job, results) for job in self._failed.values()]
+        found = [
+            _failure(*job, *self._said.get(number, ("", ())), results)
+            for number, job in self._failed.items()
+        ]
         found = _explain_silence(found, [each.reason for each in found])
         # What can't be read fails twice.
         elsewhere = {each.sample for each in found if each.stage != _PREFLIGHT_RULE}
@@ -107,11 +132,12 @@ class JobWatch(logging.Handler):
         ]
 
 
-def _failure(rule: str, log: str | None, said: str | None, results: str) -> Failure:
-    refused = _REFUSAL.search(said or "")
-    reason = (
-        f"Slurm refused the job: {' '.join(refused[1].split())}" if refused else _reason_of(log)
-    )
+def _failure(
+    rule: str, log: str | None, said: str, cluster_logs: Sequence[str], results: str
+) -> Failure:
+    reason = slurm_verdict.refusal(said) or _reason_of(log)
+    if reason == _KILLED:
+        reason = slurm_verdict.ending(said, rule, cluster_logs) or _KILLED
     stage = ADMISSION if reason.startswith(_NOT_ADMITTED) else rule
     return Failure(_sample_of(log, results), stage, reason, log)
 

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -83,13 +84,27 @@ def test_a_gpu_that_pytorch_does_not_see_fails_the_fit_alone(cluster, tmp_path):
     assert "on the CPU with" not in facility.log_of("fit_inr-0")
 
 
-def test_the_reason_of_a_job_that_slurm_refuses_is_what_slurm_says(cluster, tmp_path):
+# Of jobs of their own, and of a group.
+@pytest.mark.parametrize("rule", ["fit_inr", "preprocess"])
+def test_the_reason_of_a_job_that_slurm_refuses_is_what_slurm_says(cluster, tmp_path, rule):
     facility = ClusterFacility(tmp_path, **LONG_FIT)
     facility.add_test("known")
     failed = facility.submit(
-        "--retries", "0", "--set-resources", "fit_inr:runtime=9000", "--", UNITS
+        "--retries", "0", "--set-resources", f"{rule}:runtime=9000", "--", UNITS
     )
     assert failed.returncode != 0
     summary = failed.stdout[failed.stdout.rindex("BesselFlow could not finish") :]
-    assert "sample: known\n    stage:  fit_inr\n    reason: Slurm refused the job: " in summary
+    assert f"sample: known\n    stage:  {rule}\n    reason: Slurm refused the job: " in summary
     assert "Requested time limit is invalid" in summary
+
+
+def test_a_job_that_is_killed_for_its_memory_is_told_so_with_slurms_own_log(cluster, tmp_path):
+    facility = ClusterFacility(tmp_path, **LONG_FIT)
+    facility.add_test("known")
+    failed = facility.submit("--retries", "0", "--set-resources", "fit_inr:mem_mb=200", "--", UNITS)
+    assert failed.returncode != 0
+    summary = failed.stdout[failed.stdout.rindex("BesselFlow could not finish") :]
+    assert "reason: Slurm ended the job, which had used up its memory; give it more" in summary
+    assert "--set-resources fit_inr:mem_mb=MEGABYTES" in summary
+    log = Path(re.search(r"Slurm's log of it is (\S+)", summary)[1])
+    assert "exceeded memory limit" in log.read_text(encoding="utf-8")

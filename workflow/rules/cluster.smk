@@ -144,6 +144,7 @@ def prepare_cluster():
     if not hasattr(executor, "run_uuid"):
         return
     executor.run_uuid = f"{slurm.job_prefix(RESULTS)}_{executor.run_uuid}"
+    JOB_WATCH.listen_to(executor)
     # Of a controller that is a job with a GPU itself; its jobs are given their own.
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     try:
