@@ -27,8 +27,8 @@ _NOT_ADMITTED = "preflight is "
 _SIZE_OF_LOG = 2**14
 _SILENT = "the job ended without a message"
 _KILLED = (
-    f"{_SILENT}, as when it is killed for its memory or time; run again with more memory, or look "
-    "into the cluster's own log"
+    f"{_SILENT}, as when it is killed for its memory or time; run again with more memory or fewer "
+    "jobs at once (--cores), or look into the cluster's own log"
 )
 
 

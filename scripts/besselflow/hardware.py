@@ -1,11 +1,14 @@
-"""Names the hardware that a job computes on, for its log and the reports."""
+"""The hardware that a job computes on: its names for logs and reports, and its memory."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "computed on: "
@@ -50,3 +53,39 @@ def hardware_in(log: str) -> str:
     """Return the hardware that a job's log names; empty where it names none, as older ones do."""
     lines = re.findall(rf"^.* INFO {MARK}(.+)$", log, re.MULTILINE)
     return lines[-1] if lines else ""
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Return how much memory this process and those beside it may take.
+
+    It is that of the machine, or less where a container or a job of a cluster is confined to a
+    control group.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Of the file system in which Linux tells of control groups.
+    """
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([installed, *_limits(root)])
+
+
+def _limits(root: Path) -> Iterator[int]:
+    """Give the limits of all control groups around this process, of either version."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if controllers == "":
+            mount, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            mount, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = mount / own.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(mount):
+                with contextlib.suppress(OSError, ValueError):  # `max` is no limit.
+                    yield int((folder / name).read_text(encoding="utf-8"))

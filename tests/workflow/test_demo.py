@@ -12,7 +12,7 @@ import yaml
 
 from tiny_runs import ROOT, environment, wait_until
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
 def test_a_killed_demo_goes_on_and_then_has_nothing_to_do(tmp_path):

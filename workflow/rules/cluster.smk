@@ -11,6 +11,7 @@ from besselflow.extent import (
     joined,
     within_region,
 )
+from besselflow.hardware import memory_bytes
 from besselflow.long_jobs import describe_long_jobs
 from besselflow.resources import asked_minutes, computing_minutes, need_of
 
@@ -82,6 +83,14 @@ def memory_mb(stage):
 
 def minutes(stage):
     return lambda wildcards, attempt: need(stage, wildcards).at(attempt)[1]
+
+
+# On one machine, as many jobs side by side as its memory holds by these estimates; what is estimated
+# to take more than all of it runs alone. Snakemake asks for a number of jobs on clusters only.
+on_this_machine = workflow.global_resources["_nodes"].value is None
+if workflow.is_main_process and on_this_machine:
+    if not {"mem", "mem_mb", "mem_mib"} & set(workflow.global_resources):
+        workflow.register_resource("mem_mb", memory_bytes() // 10**6)
 
 
 # A job has its price on a cluster, whatever it does. So what takes little is done in two jobs per
