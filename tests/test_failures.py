@@ -144,16 +144,16 @@ def test_what_slurm_says_of_a_job_that_it_refuses_is_the_reason(folder, members)
     # The log is that of an earlier attempt.
     write_log("results/a/logs/assemble.log", TRACEBACK.format(message="ValueError: old"))
     said = (
-        "SLURM sbatch failed. The error message was 'sbatch: error: Batch job submission failed:\n"
-        "Requested time limit is invalid (exceeds the partition's limit)'.\n"
+        "SLURM sbatch failed. The error message was 'sbatch: error: invalid partition: nowhere\n"
+        "sbatch: error: Batch job submission failed: Invalid partition name (of this user's)'.\n"
         "    sbatch call:\n        sbatch --job-name 'x'\n"
     )
     watch = JobWatch()
     Cluster(watch).says(said, *members)
     (failure,) = watch.failures("results")
     assert failure.stage == "assemble" and failure.reason == (
-        "Slurm refused the job: sbatch: error: Batch job submission failed: "
-        "Requested time limit is invalid (exceeds the partition's limit)"
+        "Slurm refused the job: invalid partition: nowhere; "
+        "Batch job submission failed: Invalid partition name (of this user's)"
     )
 
 

@@ -30,7 +30,10 @@ def refusal(said: str) -> str | None:
         What the plugin says of the job.
     """
     refused = _REFUSAL.search(said)
-    return f"Slurm refused the job: {' '.join(refused[1].split())}" if refused else None
+    if refused is None:
+        return None
+    lines = [line.strip().removeprefix("sbatch: error: ") for line in refused[1].splitlines()]
+    return f"Slurm refused the job: {'; '.join(filter(None, lines))}"
 
 
 def ending(said: str, rule: str, logs: Sequence[str]) -> str | None:
