@@ -290,7 +290,10 @@ def test_a_log_that_could_not_be_written_names_the_disk(folder):
     assert "killed for its memory or time" in roomy.reason
 
 
-def test_a_silent_job_beside_one_that_found_the_disk_full_is_not_called_killed(folder, watch):
+@pytest.mark.parametrize("said", ["", "SLURM-job '7' failed, SLURM status is: 'FAILED'."])
+def test_a_silent_job_beside_one_that_found_the_disk_full_is_not_called_killed(folder, watch, said):
+    log = "results/b/logs/fit_inr-0.log"
+    Cluster(watch).says(said, {"jobid": 2, "rule_name": "fit_inr", "log": [log]})
     full = "results/a/units/u.zip can't be written: the disk is full; free some space"
     message = f"besselflow.errors.InputError: {full}"
     write_log("results/a, b/logs/fit_inr-0.log", TRACEBACK.format(message=message))

@@ -151,7 +151,11 @@ def _explain_silence(failures: list[Failure], messages: list[str]) -> list[Failu
     if lack is None:
         return failures
     reason = f"{_SILENT}, and elsewhere in this run it was found that {lack}"
-    return [replace(each, reason=reason) if each.reason == _KILLED else each for each in failures]
+    silent = (_KILLED, slurm_verdict.SILENT)
+    return [
+        replace(each, reason=reason) if each.reason.startswith(silent) else each
+        for each in failures
+    ]
 
 
 def _blamed(members: list[dict]) -> list[dict]:

@@ -20,6 +20,9 @@ _SPENT = {
 }
 _END_OF_LOG = 2**14
 
+SILENT = "the job ended without a message, and its state in Slurm is "
+"""How a reason begins where nothing says why."""
+
 
 def refusal(said: str) -> str | None:
     """Return why Slurm did not take a job; None for one that it took.
@@ -59,7 +62,7 @@ def ending(said: str, rule: str, logs: Sequence[str]) -> str | None:
                 f"Slurm ended the job, which had used up its {what}; give it more with "
                 f"--set-resources {rule}:{setting}{where}"
             )
-    return f"the job ended without a message, and its state in Slurm is {state[1]}{where}"
+    return f"{SILENT}{state[1]}{where}"
 
 
 def _end_of(log: str) -> str:
