@@ -21,7 +21,7 @@ help:
 	@echo "make test-slow     kill runs again and again (a few minutes)"
 	@echo "make test-browser  open the reports in headless Chromium"
 	@echo "make test-slurm    run the workflow on a Slurm cluster of one node (as root; 20 minutes)"
-	@echo "make test-gpu      run what needs a CUDA GPU (a minute)"
+	@echo "make test-gpu      run what needs a CUDA GPU (two minutes)"
 	@echo "make bench         run the benchmark over ../shared/bench, up to bench/results/metrics.tsv"
 	@echo "make bench-gpu     measure fit, training and sampling on a CUDA GPU"
 	@echo "make lint          check the style of code and workflow"

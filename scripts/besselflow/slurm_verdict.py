@@ -66,10 +66,8 @@ def ending(said: str, rule: str, logs: Sequence[str]) -> str | None:
 
 
 def _end_of(log: str) -> str:
-    """Return the last lines of a log; nothing where there is none."""
+    """Return the end of a log; nothing where there is none."""
     try:
-        with open(Path(log), "rb") as file:
-            file.seek(max(0, Path(log).stat().st_size - _END_OF_LOG))
-            return file.read().decode("utf-8", errors="replace")
+        return Path(log).read_bytes()[-_END_OF_LOG:].decode("utf-8", errors="replace")
     except OSError:
         return ""

@@ -23,7 +23,7 @@ from tiny_faults import fill_disk, malicious_pickle, small_disk
 from tiny_runs import SETTINGS as TINY
 from tiny_runs import SHAPE, TinyFacility, environment, wait_until
 
-KILLS, KILLS_PER_STAGE = 12, 2
+KILLS, KILLS_PER_STAGE = 24, 3
 VOLUMES = ("volume.ome.zarr", "uncertainty.ozx", "methods/interpolation.ozx")
 SETTINGS = {"methods": ["interpolation", "spectral"], "final": "spectral"}
 WITH_FIT = {

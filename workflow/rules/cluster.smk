@@ -86,9 +86,10 @@ def minutes(stage):
 
 
 # On one machine, as many jobs side by side as its memory holds by these estimates; what is estimated
-# to take more than all of it runs alone. Snakemake asks for a number of jobs on clusters only.
-on_this_machine = workflow.global_resources["_nodes"].value is None
-if workflow.is_main_process and on_this_machine:
+# to take more than all of it runs alone. Which executor runs them is not known yet, but a cluster
+# needs a number of jobs (--jobs). Who gives one here has limited them himself.
+number_of_jobs = workflow.global_resources["_nodes"].value
+if workflow.is_main_process and number_of_jobs is None:
     if not {"mem", "mem_mb", "mem_mib"} & set(workflow.global_resources):
         workflow.register_resource("mem_mb", memory_bytes() // 10**6)
 
